@@ -1,0 +1,1 @@
+"""Immutable nouns of treatment planning. NumPy only."""

@@ -1,0 +1,30 @@
+"""What is said about a case: findings for the reviewer, goal results, and the outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["info", "flag", "hold"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something the reviewer must see. `hold` needs a named person before the plan may be used."""
+
+    code: str
+    severity: Severity
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """Outcome of one plan check."""
+
+    check_id: str
+    passed: bool
+    message: str
+
+
+Outcome = Literal["goals_met", "goals_missed", "rejected", "failed"]
+EXIT_CODES: dict[Outcome, int] = {"goals_met": 0, "failed": 1, "goals_missed": 3, "rejected": 4}
