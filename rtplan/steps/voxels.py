@@ -1,0 +1,94 @@
+"""Grids that the dose is planned on, and which of their voxels belong to which structure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from rtplan.domain.grid import Grid, grid_over
+from rtplan.domain.prescription import Prescription
+from rtplan.domain.structures import StructureSet
+
+_ALONG_MM = 40.0  # how far the grid goes on beyond the targets along z: the reach of 6 MV scatter that matters there
+
+
+def planning_grid(
+    structures: StructureSet, names: tuple[str, ...], spacing_mm: float, *, along_mm: float = _ALONG_MM
+) -> Grid:
+    """Isotropic grid over the body's cross-section, and along z over the named structures plus `along_mm`.
+
+    It never reaches beyond the body's own box by more than one voxel.
+    """
+    body = np.argwhere(structures.external.mask)
+    wanted = np.zeros(structures.grid.shape_zyx[0], dtype=bool)
+    for name in names:
+        wanted |= structures[name].mask.any(axis=(1, 2))
+    rows = np.flatnonzero(wanted)
+    dz = structures.grid.spacing_zyx_mm[0]
+    first = max(body[:, 0].min(), rows.min() - along_mm / dz)
+    last = min(body[:, 0].max(), rows.max() + along_mm / dz)
+    low, high = body.min(axis=0).astype(float), body.max(axis=0).astype(float)
+    low[0], high[0] = first, last
+    box_low = structures.grid.to_point_mm(low - 0.5)
+    box_high = structures.grid.to_point_mm(high + 0.5)
+    return grid_over(
+        (float(box_low[0]), float(box_low[1]), float(box_low[2])),
+        (float(box_high[0]), float(box_high[1]), float(box_high[2])),
+        spacing_mm,
+    )
+
+
+def occupancy(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray[np.float32]:
+    """Fraction of each target voxel that a mask on another grid fills, (z, y, x) in 0 to 1. Conserves volume."""
+    box = ndimage.find_objects(mask.astype(np.uint8))
+    if not box:
+        return np.zeros(target.shape_zyx, dtype=np.float32)
+    volume = mask[box[0]].astype(np.float32)
+    starts = [s.start for s in box[0]]
+    for axis in range(3):
+        weights = _overlap(source, target, axis)[:, starts[axis] : starts[axis] + volume.shape[axis]]
+        volume = np.moveaxis(np.tensordot(weights, volume, axes=(1, axis)), 0, axis)
+    return np.clip(volume, 0.0, 1.0).astype(np.float32)
+
+
+def _overlap(source: Grid, target: Grid, axis: int) -> NDArray[np.float32]:
+    """(n_target, n_source): fraction of each target voxel's length that each source voxel covers along one axis."""
+    edges = []
+    for grid in (source, target):
+        step = grid.spacing_zyx_mm[axis]
+        edges.append(grid.origin_xyz_mm[2 - axis] + step * (np.arange(grid.shape_zyx[axis] + 1) - 0.5))
+    low = np.maximum(edges[1][:-1, None], edges[0][None, :-1])
+    high = np.minimum(edges[1][1:, None], edges[0][None, 1:])
+    return (np.clip(high - low, 0.0, None) / target.spacing_zyx_mm[axis]).astype(np.float32)
+
+
+def voxels_of_interest(structures: StructureSet, grid: Grid) -> NDArray[np.int64]:
+    """Flat indices of the grid's voxels that lie at least half in the body, ascending (n,)."""
+    return np.flatnonzero(occupancy(structures.external.mask, structures.grid, grid).reshape(-1) >= 0.5)
+
+
+def voxel_sets(
+    structures: StructureSet, names: set[str], grid: Grid, voxel_index: NDArray[np.int64]
+) -> Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Rows of the dose vector and their fill fractions for each named structure.
+
+    Voxels filled less than a quarter are left out: their centre's dose says little of the part inside. A structure too
+    small to fill any voxel to a quarter keeps its fullest one.
+    """
+    row_of = np.full(grid.n_voxels, -1, dtype=np.int64)
+    row_of[voxel_index] = np.arange(len(voxel_index))
+    sets = {}
+    for name in sorted(names):
+        filled = occupancy(structures[name].mask, structures.grid, grid).reshape(-1)
+        least = min(0.25, float(filled.max()))
+        voxels = np.flatnonzero((filled >= least) & (filled > 0) & (row_of >= 0))
+        sets[name] = (row_of[voxels], filled[voxels].astype(np.float64))
+    return sets
+
+
+def objective_names(prescription: Prescription) -> set[str]:
+    """Structures that the optimisation looks at."""
+    return {spec.structure for spec in prescription.objectives}
