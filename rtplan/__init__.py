@@ -1,3 +1,1 @@
 """Open compute engine that plans radiation therapy: CT in, deliverable DICOM-RT plan proposal out."""
-
-__version__ = "0.1.0"

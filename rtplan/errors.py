@@ -2,6 +2,7 @@
 
     RtplanError(code, found, expected, remedy)
     ├ CaseRejected        to the sender; never retried        exit code 4
+    ├ RequestInvalid      the command or manifest is wrong    exit code 2
     ├ LibraryInvalid      a protocol or machine file is wrong exit code 2
     ├ PlanningFailed      to a planner                        exit code 1
     ├ SafetyStop          to a physicist; never automatic     exit code 1
@@ -45,6 +46,12 @@ class CaseRejected(RtplanError):
     """The input cannot be planned safely. Goes back to the sender and is never retried."""
 
     exit_code = 4
+
+
+class RequestInvalid(RtplanError):
+    """What was asked for makes no sense as it stands: a manifest without its columns, an output folder in use."""
+
+    exit_code = 2
 
 
 class LibraryInvalid(RtplanError):
