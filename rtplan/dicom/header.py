@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import format_number_as_ds
 
 from rtplan.domain.case import SeriesReference
 from rtplan.domain.image import CtImage
+from rtplan.errors import SafetyStop
 from rtplan.provenance import package_version
 
 MANUFACTURER = "rtplan"
@@ -33,10 +36,10 @@ def base_dataset(
     C.12.1). The caller adds the module of its own object. Explicit VR little endian.
     """
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = sop_class_uid
-    meta.MediaStorageSOPInstanceUID = sop_instance_uid
+    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = "RTPLAN"
     dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)  # type: ignore[arg-type]
     dataset.SpecificCharacterSet = "ISO_IR 192"
@@ -93,3 +96,21 @@ def reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:
     item.ReferencedSOPClassUID = sop_class_uid
     item.ReferencedSOPInstanceUID = sop_instance_uid
     return item
+
+
+def decimal(value: float, decimals: int = 6) -> str:
+    """A number as DICOM DS: at most 16 characters, rounded to `decimals`. Raises SafetyStop when it is not finite."""
+    if not math.isfinite(value):
+        raise SafetyStop("DICOM_VALUE_NOT_FINITE", f"{value} was about to be written", "a finite number")
+    rounded = round(float(value), decimals) + 0.0  # + 0.0 turns -0.0 into 0.0
+    return str(format_number_as_ds(rounded)).removesuffix(".0")
+
+
+def uncommissioned_notice(machine_status: str) -> str:
+    """The watermark that every plan and dose carries in words."""
+    return f"AUTO-GENERATED - NOT APPROVED - recalculate & QA before use. Machine: {machine_status}."
+
+
+def machine_name(machine_id: str) -> str:
+    """A machine's name as it stands in a plan: TreatmentMachineName is SH, at most 16 characters."""
+    return machine_id[:16].rstrip()

@@ -1,0 +1,183 @@
+"""One beam of a plan as an item of the RT Plan's beam sequence (DICOM PS3.3 C.8.8.14)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from rtplan.dicom.header import decimal, machine_name
+from rtplan.domain.machine import Machine
+from rtplan.domain.plan import Aperture, ControlPoint, PlanBeam
+from rtplan.errors import SafetyStop
+
+SETUP_NUMBER = 1
+_WEIGHT_DECIMALS = 12  # of the cumulative meterset weight, which runs from 0 to 1: 1e-9 MU
+
+
+def beam_item(beam: PlanBeam, machine: Machine) -> Dataset:
+    """The beam with all its control points. Raises SafetyStop when its MU are not positive and ascending from 0."""
+    _refuse_contradictions(beam, machine)
+    item = Dataset()
+    if machine.manufacturer:
+        item.Manufacturer = machine.manufacturer
+    if machine.model_name:
+        item.ManufacturerModelName = machine.model_name
+    item.TreatmentMachineName = machine_name(machine.machine_id)
+    item.PrimaryDosimeterUnit = "MU"
+    item.SourceAxisDistance = decimal(beam.beam.sad_mm)
+    item.BeamLimitingDeviceSequence = Sequence(_limiting_devices(machine))
+    item.BeamNumber = beam.number
+    item.BeamName = beam.beam.name
+    item.BeamDescription = f"{machine.machine_id} version {machine.version} {machine.beam.energy_id} ({machine.status})"[
+        :1024
+    ]
+    item.BeamType = "STATIC" if _is_static(beam) else "DYNAMIC"
+    item.RadiationType = "PHOTON"
+    item.PrimaryFluenceModeSequence = Sequence([_fluence_mode(machine)])
+    item.TreatmentDeliveryType = "TREATMENT"
+    item.NumberOfWedges = 0
+    item.NumberOfCompensators = 0
+    item.NumberOfBoli = 0
+    item.NumberOfBlocks = 0
+    item.FinalCumulativeMetersetWeight = "1"
+    item.NumberOfControlPoints = len(beam.control_points)
+    item.ReferencedPatientSetupNumber = SETUP_NUMBER
+    item.ControlPointSequence = Sequence(_control_points(beam, machine))
+    return item
+
+
+def _refuse_contradictions(beam: PlanBeam, machine: Machine) -> None:
+    """MU must start at 0, never fall, and end finite and positive; leaves must be the machine's."""
+    where = f"beam {beam.number}"
+    if len(beam.control_points) < 2:
+        raise SafetyStop("PLAN_CONTROL_POINTS", f"{where} has {len(beam.control_points)} control points", "at least two")
+    mu = np.array([p.cumulative_mu for p in beam.control_points])
+    if not (np.all(np.isfinite(mu)) and mu[0] == 0 and np.all(np.diff(mu) >= 0) and mu[-1] > 0):
+        raise SafetyStop("MU_RANGE", f"{where} has cumulative MU {mu[0]:g} to {mu[-1]:g}", "MU that rise from 0")
+    if beam.beam.sad_mm != machine.sad_mm:
+        raise SafetyStop("MACHINE_MODEL", f"{where} has SAD {beam.beam.sad_mm:g} mm", f"{machine.sad_mm:g} mm")
+    for point in beam.control_points:
+        if not len(point.aperture.leaf_x1_mm) == len(point.aperture.leaf_x2_mm) == machine.mlc.n_pairs:
+            raise SafetyStop(
+                "PLAN_LEAVES", f"{where} has {len(point.aperture.leaf_x1_mm)} leaf pairs", f"{machine.mlc.n_pairs}"
+            )
+
+
+def _is_static(beam: PlanBeam) -> bool:
+    """PS3.3: STATIC when nothing changes between consecutive control points with changing meterset (step and shoot)."""
+    return all(
+        a.cumulative_mu == b.cumulative_mu
+        or (a.gantry_angle_deg == b.gantry_angle_deg and _positions(a.aperture) == _positions(b.aperture))
+        for a, b in zip(beam.control_points, beam.control_points[1:], strict=False)
+    )
+
+
+def _limiting_devices(machine: Machine) -> list[Dataset]:
+    """Both jaw pairs and the multileaf collimator. Distances from source are not known for a generic machine: left out."""
+    devices = []
+    for kind, pairs in (("ASYMX", 1), ("ASYMY", 1), ("MLCX", machine.mlc.n_pairs)):
+        device = Dataset()
+        device.RTBeamLimitingDeviceType = kind
+        device.NumberOfLeafJawPairs = pairs
+        if kind == "MLCX":
+            device.LeafPositionBoundaries = [decimal(v) for v in machine.mlc.leaf_boundaries_mm]
+        devices.append(device)
+    return devices
+
+
+def _fluence_mode(machine: Machine) -> Dataset:
+    """STANDARD, or NON_STANDARD with the identifier FFF for a beam without flattening filter."""
+    mode = Dataset()
+    unflattened = machine.beam.energy_id.upper().endswith("FFF")
+    mode.FluenceMode = "NON_STANDARD" if unflattened else "STANDARD"
+    if unflattened:
+        mode.FluenceModeID = "FFF"
+    return mode
+
+
+def _control_points(beam: PlanBeam, machine: Machine) -> list[Dataset]:
+    """The first control point in full; later ones state the meterset and whatever changed since the one before."""
+    points = beam.control_points
+    items: list[Dataset] = []
+    for index, point in enumerate(points):
+        item = Dataset()
+        item.ControlPointIndex = index
+        if index == 0:
+            item.NominalBeamEnergy = decimal(machine.beam.nominal_energy_mv)
+            item.DoseRateSet = decimal(machine.max_dose_rate_mu_min)
+        before = points[index - 1] if index else None
+        _add_positions(item, point, before)
+        _add_gantry(item, points, index)
+        if index == 0:
+            _add_fixed_geometry(item, beam)
+        item.CumulativeMetersetWeight = decimal(point.cumulative_mu / beam.mu, _WEIGHT_DECIMALS)
+        items.append(item)
+    return items
+
+
+def _positions(aperture: Aperture) -> dict[str, list[str]]:
+    """Positions per device as they are written, mm at the isocentre plane."""
+    return {
+        "ASYMX": [decimal(aperture.jaw_x1_mm), decimal(aperture.jaw_x2_mm)],
+        "ASYMY": [decimal(aperture.jaw_y1_mm), decimal(aperture.jaw_y2_mm)],
+        "MLCX": [decimal(v) for v in (*aperture.leaf_x1_mm, *aperture.leaf_x2_mm)],
+    }
+
+
+def _add_positions(item: Dataset, point: ControlPoint, before: ControlPoint | None) -> None:
+    """All devices whenever any of them changed, so that a reader never has to mix two control points."""
+    positions = _positions(point.aperture)
+    if before is not None and positions == _positions(before.aperture):
+        return
+    item.BeamLimitingDevicePositionSequence = Sequence()
+    for kind, values in positions.items():
+        device = Dataset()
+        device.RTBeamLimitingDeviceType = kind
+        device.LeafJawPositions = values
+        item.BeamLimitingDevicePositionSequence.append(device)
+
+
+def _add_gantry(item: Dataset, points: tuple[ControlPoint, ...], index: int) -> None:
+    """Angle and rotation direction at the first control point and wherever either changes."""
+    direction = _rotation(points, index)
+    changed = index == 0 or points[index].gantry_angle_deg != points[index - 1].gantry_angle_deg
+    if changed or direction != _rotation(points, index - 1):
+        item.GantryAngle = decimal(angle_in_turn(points[index].gantry_angle_deg))
+        item.GantryRotationDirection = direction
+
+
+def _rotation(points: tuple[ControlPoint, ...], index: int) -> str:
+    """Direction from this control point to the next, seen as IEC 61217 does: CW is towards greater angles."""
+    if index + 1 >= len(points):
+        return "NONE"
+    step = math.remainder(points[index + 1].gantry_angle_deg - points[index].gantry_angle_deg, 360.0)
+    if abs(step) > 179.0:
+        raise SafetyStop("GANTRY_PATH", f"the gantry turns by {step:g} degrees between two control points", "less than 179")
+    return "NONE" if step == 0 else ("CW" if step > 0 else "CC")
+
+
+def angle_in_turn(angle_deg: float) -> float:
+    """The same angle in [0, 360) degrees."""
+    turned = round(angle_deg % 360.0, 6)
+    return 0.0 if turned == 360.0 else turned
+
+
+def _add_fixed_geometry(item: Dataset, beam: PlanBeam) -> None:
+    """What does not change within a beam: collimator, couch and isocentre. Couch position is for the treatment room to set."""
+    item.BeamLimitingDeviceAngle = decimal(angle_in_turn(beam.beam.collimator_angle_deg))
+    item.BeamLimitingDeviceRotationDirection = "NONE"
+    item.PatientSupportAngle = decimal(angle_in_turn(beam.beam.couch_angle_deg))
+    item.PatientSupportRotationDirection = "NONE"
+    item.TableTopEccentricAngle = "0"
+    item.TableTopEccentricRotationDirection = "NONE"
+    item.TableTopVerticalPosition = None
+    item.TableTopLongitudinalPosition = None
+    item.TableTopLateralPosition = None
+    item.TableTopPitchAngle = 0.0
+    item.TableTopPitchRotationDirection = "NONE"
+    item.TableTopRollAngle = 0.0
+    item.TableTopRollRotationDirection = "NONE"
+    item.IsocenterPosition = [decimal(v) for v in beam.beam.isocentre_xyz_mm]
