@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,7 @@ def open_rt_object(path: Path, *, sop_class_uid: str, kind: str, max_bytes: int)
 def required(dataset: Dataset, keyword: str, *, code: str, where: str) -> Any:
     """A value that must be there and not empty. Raises CaseRejected with `code` and the place."""
     value = _value(dataset, keyword, code, where)
-    if (
-        value is None
-        or value == ""
-        or (isinstance(value, Iterable) and not isinstance(value, str) and len(list(value)) == 0)
-    ):
+    if value is None or (isinstance(value, Sized) and len(value) == 0):
         raise CaseRejected(code, f"{where}: {keyword} is missing", "a value")
     return value
 

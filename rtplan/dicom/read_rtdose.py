@@ -27,6 +27,10 @@ def read_rtdose(path: Path) -> Dose:
     units, kind = dataset.get("DoseUnits"), dataset.get("DoseType")
     if units != "GY" or kind != "PHYSICAL":
         raise CaseRejected("RTDOSE_UNITS", f"units {units}, type {kind}", "units GY, type PHYSICAL")
+    if dataset.get("DoseSummationType") != "PLAN":
+        raise CaseRejected(
+            "RTDOSE_SUMMATION", f"summation type {dataset.get('DoseSummationType')}", "PLAN: the whole course"
+        )
     scaling = number(dataset, "DoseGridScaling", code="RTDOSE_SCALING", where="dose")
     if scaling <= 0:
         raise CaseRejected("RTDOSE_SCALING", f"DoseGridScaling is {scaling:g}", "more than 0")

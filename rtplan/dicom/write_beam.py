@@ -166,7 +166,7 @@ def angle_in_turn(angle_deg: float) -> float:
 
 
 def _add_fixed_geometry(item: Dataset, beam: PlanBeam) -> None:
-    """What does not change within a beam: collimator, couch and isocentre. Couch position is for the treatment room to set."""
+    """What does not change within a beam: collimator, couch and isocentre. The couch position is left to the room."""
     item.BeamLimitingDeviceAngle = decimal(angle_in_turn(beam.beam.collimator_angle_deg))
     item.BeamLimitingDeviceRotationDirection = "NONE"
     item.PatientSupportAngle = decimal(angle_in_turn(beam.beam.couch_angle_deg))

@@ -52,7 +52,7 @@ def write_rtdose(path: Path, dose: Dose, ct: CtImage, ids: OutputIds) -> None:
 
 
 def quantised(dose_gy: NDArray[np.float32]) -> tuple[str, NDArray[np.uint16]]:
-    """DoseGridScaling as written (Gy per unit) and the (z, y, x) uint16 values; product within half a quantum of the dose."""
+    """DoseGridScaling as written and the (z, y, x) uint16 values; their product is within half a quantum of the dose."""
     if not np.all(np.isfinite(dose_gy)):
         raise SafetyStop("DOSE_IMPLAUSIBLE", "the dose has voxels that are not finite", "finite dose everywhere")
     if float(dose_gy.min()) < 0:
