@@ -90,7 +90,8 @@ def _plan_case() -> Planner:
     # Late, because it loads the whole engine, and the client that only submits jobs has no use for it.
     from rtplan.pipeline import plan_case
 
-    return plan_case
+    planner: Planner = plan_case
+    return planner
 
 
 def _publish(staging: Path, out_dir: Path) -> tuple[str, ...]:

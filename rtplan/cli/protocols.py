@@ -1,0 +1,69 @@
+"""`rtplan protocols`: the site protocols on the shelf."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="List, show and check site protocols.", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the protocols with their doses and status."""
+    from rtplan.cli.console import say, say_json
+    from rtplan.library.protocols import list_protocols, load_protocol
+
+    protocols = [load_protocol(name) for name in list_protocols()]
+    if as_json:
+        say_json([{"id": p.protocol_id, "version": p.version, "title": p.title, "status": p.status} for p in protocols])
+        return
+    width = max((len(p.protocol_id) for p in protocols), default=0)
+    for p in protocols:
+        doses = "/".join(f"{level.dose_gy:g}" for level in p.levels)
+        say(f"{p.protocol_id:<{width}}  {doses} Gy in {p.fractions}  {p.status}  {p.title}")
+
+
+@app.command("show")
+def show(
+    protocol: Annotated[str, typer.Argument(help="Id, or the path of a protocol file.")], as_json: AsJson = False
+) -> None:
+    """Show one protocol: targets, organs, goals with their sources, beams."""
+    from dataclasses import asdict
+
+    from rtplan.cli.console import say, say_json
+    from rtplan.library.protocols import load_protocol
+
+    p = load_protocol(protocol)
+    if as_json:
+        say_json(asdict(p))
+        return
+    say(f"{p.protocol_id} {p.version}: {p.title}, {p.fractions} fractions ({p.status})")
+    for level in p.levels:
+        optional = ", may be absent" if level.optional else ""
+        say(f"target {level.target}: {level.dose_gy:g} Gy{optional}; names {', '.join(level.names)}")
+    for organ in p.organs:
+        say(f"organ {organ.name}{': required' if organ.required else ''}")
+    for goal in p.goals:
+        limit = f"{goal.metric.text} {goal.sense} {goal.limit:g}"
+        say(f"goal {goal.structure} {limit} (priority {goal.priority}, {goal.status}: {goal.source})")
+    for term in p.objectives:
+        parameters = ", ".join(f"{key} {value:g}" for key, value in term.parameters)
+        say(f"objective {term.kind} on {term.structure}: {parameters}; weight {term.weight:g}")
+    angles = " ".join(f"{angle:g}" for angle in p.beams.gantry_angles_deg)
+    say(f"beams at {angles} deg, collimator {p.beams.collimator_angle_deg:g} deg, {p.segments_per_beam} segments each")
+    say(f"dose grid {p.dose_grid_mm:g} mm, beamlets {p.beamlet_mm:g} mm, sha256 {p.sha256}")
+
+
+@app.command("check")
+def check(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A protocol YAML file.")]) -> None:
+    """Check a protocol file; a mistake is named with its line and field."""
+    from rtplan.cli.console import say
+    from rtplan.library.protocols import check_protocol
+
+    p = check_protocol(file)
+    say(f"{file}: protocol {p.protocol_id} {p.version} is in order ({len(p.goals)} goals, {len(p.objectives)} objectives)")
