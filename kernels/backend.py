@@ -1,0 +1,17 @@
+"""Chooses a backend by name. Never a quiet fallback."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from kernels.contract import Backend, BackendUnavailable
+
+BACKENDS = ("cpu", "reference")
+
+
+def get_backend(name: str) -> Backend:
+    """The operations of backend `name` (see `kernels.contract`). Raises BackendUnavailable when it cannot run here."""
+    if name not in BACKENDS:
+        raise BackendUnavailable(f"backend {name!r} is not available; there are {', '.join(BACKENDS)}")
+    operations = {op: getattr(import_module(f"kernels.{name}.{op}"), op) for op in ("terma", "superpose")}
+    return Backend(name=name, **operations)

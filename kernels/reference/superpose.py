@@ -1,0 +1,62 @@
+"""Reference of `superpose`: NumPy float64, one line step at a time. See `kernels.contract`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.contract import GridGeometry
+from kernels.lines import LineSteps, line_steps
+
+
+def superpose(
+    electron_density_rel: NDArray[np.floating],
+    fields: NDArray[np.floating],
+    cone_kernels: NDArray[np.floating],
+    directions: NDArray[np.float64],
+    *,
+    grid: GridGeometry,
+    smallest_exponent_per_cm: float,
+) -> NDArray[np.float32]:
+    """Energy deposited per cm³ (z, y, x), collapsed cones along lines of voxels. See `kernels.contract`."""
+    total = np.zeros(grid.shape_zyx)
+    density = np.asarray(electron_density_rel, dtype=np.float64)
+    source = np.asarray(fields, dtype=np.float64)
+    exponents = smallest_exponent_per_cm * 2.0 ** np.arange(cone_kernels.shape[2])
+    for direction, kernel in zip(directions, cone_kernels, strict=True):
+        steps = line_steps(direction, grid.shape_zyx, grid.spacing_zyx_mm)
+        released = np.einsum("fzyx,fi->zyxi", source, kernel.astype(np.float64))
+        total += _one_direction(density, released, steps, exponents)
+    return total.astype(np.float32)
+
+
+def _one_direction(
+    density: NDArray[np.float64], released: NDArray[np.float64], steps: LineSteps, exponents: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Walks all lines of a direction plane by plane; the state of a line leaves with it when it leaves the grid."""
+    deposit = np.zeros_like(density)
+    planes_density = density.transpose(steps.axes)
+    planes_released = released.transpose((*steps.axes, 3))
+    planes_deposit = deposit.transpose(steps.axes)
+    state = np.zeros(planes_released.shape[1:])
+    rows, columns = (0, *np.diff(steps.row_shift)), (0, *np.diff(steps.column_shift))
+    for plane, row, column in zip(steps.planes, rows, columns, strict=False):
+        state = _shifted(state, row, column)
+        path = planes_density[plane][..., None] * steps.step_cm * exponents
+        decay = np.exp(-path)
+        mean_decay = np.divide(-np.expm1(-path), path, out=np.ones_like(path), where=path > 0)
+        new = planes_released[plane]
+        after = state * decay + new * mean_decay
+        planes_deposit[plane] = (state + new - after).sum(axis=-1)
+        state = after
+    return deposit
+
+
+def _shifted(state: NDArray[np.float64], row: int, column: int) -> NDArray[np.float64]:
+    """The state of lines moved by whole rows and columns; new lines start empty."""
+    moved = np.zeros_like(state)
+    n_rows, n_columns = state.shape[:2]
+    to_row, from_row = slice(max(row, 0), n_rows + min(row, 0)), slice(max(-row, 0), n_rows + min(-row, 0))
+    to_col, from_col = slice(max(column, 0), n_columns + min(column, 0)), slice(max(-column, 0), n_columns + min(-column, 0))
+    moved[to_row, to_col] = state[from_row, from_col]
+    return moved
