@@ -16,6 +16,21 @@ superpose
     fields (F, z, y, x) float32, cone_kernels (K, F, I) float32, directions (K, 3) unit (x, y, z) -> energy deposited per cm³ (z, y, x)
     float32, in the unit of the fields. What reaches the edge of the grid is lost. Lines: `kernels.lines.line_steps`.
     Tolerance: cpu within 2e-5 of the reference's maximum.
+
+split_field
+    Which part of each voxel each beamlet covers: of sub³ points in the voxel, the share whose projection from the source
+    falls into the beamlet's rectangle. Exact integers over sub³: equal on every backend.
+
+deposit_columns
+    Columns of the influence matrix. From every source voxel (release E at its centre) along every cone k through the voxels
+    home + offset_zyx[k, n], E (C_k(s_n) - C_k(s_{n-1})) is deposited: s = ∫ρe dl from the centre, C_k the cone's cumulative
+    kernel, linear between `table_step_cm`; the line ends with the table or the grid. Times `dose_per_energy`, in voxels with
+    row_of >= 0. offset_zyx (K, N, 3) int16, step_cm (K,), cumulative (B, K, M) float32. Entries above `threshold` of the
+    column's largest are kept in 16 bits, dose = scale * level. Returns start (n + 1,), row (nnz,) ascending in a column,
+    level (nnz,) uint16, scale (n,). Tolerance: before rounding to levels, cpu within 1e-4 of the reference's largest.
+
+apply_columns, adjoint_columns
+    y_r = Σ_j w_j scale_j level_jr and x_j = scale_j Σ_r level_jr g_r. Tolerance: 1e-5 of the largest.
 """
 
 from __future__ import annotations
@@ -79,6 +94,10 @@ class Backend:
     name: str
     terma: Callable[..., NDArray[Any]]
     superpose: Callable[..., NDArray[Any]]
+    split_field: Callable[..., tuple[NDArray[Any], ...]]
+    deposit_columns: Callable[..., tuple[NDArray[Any], ...]]
+    apply_columns: Callable[..., NDArray[Any]]
+    adjoint_columns: Callable[..., NDArray[Any]]
 
 
 def fluence_table(

@@ -1,7 +1,7 @@
 """Finds the one plug-in in each file of a shelf.
 
 A shelf is a package whose modules each define `PLUGIN`, an object with `kind` (its name in YAML and in messages) and
-`example()` (what the contract tests run it on).
+`example()` (what the contract tests run it on). A module whose name begins with an underscore is a part of its neighbour.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ def shelf(package: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     root = importlib.import_module(package)
     for info in sorted(pkgutil.iter_modules(root.__path__), key=lambda i: i.name):
+        if info.name.startswith("_"):
+            continue
         module = importlib.import_module(f"{package}.{info.name}")
         plugin = getattr(module, "PLUGIN", None)
         if plugin is None:

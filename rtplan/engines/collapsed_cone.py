@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.backend import get_backend
-from kernels.cones import N_TERMS, cone_kernels, tilt_terms
+from kernels.cones import cone_kernels, tilt_terms
 from kernels.contract import Backend, BackendUnavailable, BeamGeometry, BeamTables, FluenceTable, GridGeometry, fluence_table
 from kernels.directions import direction_set
-from kernels.polyenergetic import group_kernels, grouped_spectrum, terma_table
+from kernels.polyenergetic import GroupKernels, group_kernels, grouped_spectrum, terma_table
 from rtplan.domain.beams import Beam, BeamFrame, FluenceMap, beam_frame
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
+from rtplan.domain.influence import Beamlets, InfluenceOperator
 from rtplan.domain.machine import BeamModel
+from rtplan.domain.progress import Progress
 from rtplan.errors import BackendMissing
 from rtplan.library.water import load_attenuation, load_kernel_table
 
@@ -39,7 +41,7 @@ class Beamline:
     geometry: BeamGeometry
     tables: BeamTables
     directions: NDArray[np.float64]
-    kernels_per_sr: NDArray[np.float64]  # (G, T, I) of the energy groups
+    kernels: GroupKernels
     theta_edges_rad: NDArray[np.float64]
     smallest_exponent_per_cm: float
 
@@ -55,7 +57,7 @@ def load_backend(name: str) -> Backend:
 
 
 @lru_cache(maxsize=8)
-def _spectrum_tables(model: BeamModel) -> tuple[BeamTables, NDArray[np.float64]]:
+def _spectrum_tables(model: BeamModel) -> tuple[BeamTables, GroupKernels]:
     """TERMA by depth and the kernels of the model's energy groups."""
     spectrum = grouped_spectrum(model.energy_mev, model.photon_fraction, load_attenuation(), N_GROUPS)
     depths = np.arange(0.0, DEPTH_MAX_CM + DEPTH_STEP_CM, DEPTH_STEP_CM)
@@ -159,6 +161,21 @@ class CollapsedCone:
         mass = density.mass_density_g_cm3
         return np.divide(energy * np.float32(scale), mass, out=np.zeros_like(energy), where=mass > 0)
 
+    def influence(
+        self,
+        density: DensityImage,
+        beamlets: Beamlets,
+        model: BeamModel,
+        voxel_index: NDArray[np.int64],
+        *,
+        backend: str,
+        progress: Progress,
+    ) -> InfluenceOperator:
+        """Dose of each beamlet for 1 MU in the voxels `voxel_index` of `density.grid`: its near field, see `_cone_columns`."""
+        from rtplan.engines._cone_columns import near_field_columns
+
+        return near_field_columns(density, beamlets, model, voxel_index, backend=backend, progress=progress)
+
 
 def _energy_per_cc(
     density: DensityImage, fluence: FluenceMap, model: BeamModel, kernels: Backend, n_directions: int
@@ -172,13 +189,13 @@ def _energy_per_cc(
     terms = tilt_terms(u, v)
     fields = np.stack([r * t for r in released for t in terms])
     cones = cone_kernels(
-        line.kernels_per_sr,
+        line.kernels.per_sr,
         line.theta_edges_rad,
         line.directions,
         line.geometry.axes,
         _max_slope(table, fluence.beam.sad_mm),
     )
-    return kernels.superpose(
+    spread = kernels.superpose(
         density.electron_density_rel,
         fields,
         cones,
@@ -186,6 +203,7 @@ def _energy_per_cc(
         grid=grid,
         smallest_exponent_per_cm=line.smallest_exponent_per_cm,
     )
+    return spread + np.tensordot(line.kernels.local.astype(np.float32), released, axes=1)
 
 
 def _max_slope(table: FluenceTable, sad_mm: float) -> tuple[float, float]:
