@@ -1,0 +1,310 @@
+"""Fluence optimisation: the weights of beamlets (or segments) that answer a prescription's objectives best.
+
+minimise  Σ weight_k f_k(d) + weight_s mean (w_a - w_b)²   over 0 <= w <= upper,   d = fractions · A w + offset
+
+with d in Gy over the course, w in MU per fraction, f_k from the shelf of objectives in Gy².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtplan.domain.arrays import frozen
+from rtplan.domain.influence import Beamlets, FluencePlan, InfluenceOperator
+from rtplan.domain.prescription import Prescription
+from rtplan.domain.progress import Progress, silent
+from rtplan.errors import LibraryInvalid, PlanningFailed
+from rtplan.objectives import Objective
+from rtplan.registry import shelf
+from rtplan.steps.solver import Evaluation, Solution, minimise
+
+Float = NDArray[np.float64]
+NEGLIGIBLE_GY2 = 1e-4  # 0.01 Gy everywhere: no further work on objectives that are met so closely
+
+
+class LinearDose(Protocol):
+    """Anything that maps weights in MU per fraction linearly to Gy per fraction: an InfluenceOperator is one."""
+
+    def apply(self, weights_mu: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(n,) to (n_voxels,)."""
+        ...
+
+    def adjoint(self, dose_gradient: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(n_voxels,) to (n,)."""
+        ...
+
+
+class Matrix(Protocol):
+    """A SciPy sparse or NumPy matrix, as far as it is needed here."""
+
+    @property
+    def T(self) -> Matrix:
+        """Transpose."""
+        ...
+
+    def __matmul__(self, other: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Product with a vector."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComposedOperator:
+    """Dose of segments: A S, where column j of `matrix` S (n_beamlets, n_segments) is the fluence of segment j for 1 MU."""
+
+    operator: LinearDose
+    matrix: Matrix
+
+    def apply(self, weights_mu: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(n_segments,) MU per fraction to (n_voxels,) Gy per fraction."""
+        return self.operator.apply(self.matrix @ weights_mu)
+
+    def adjoint(self, dose_gradient: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(n_voxels,) to (n_segments,)."""
+        return self.matrix.T @ self.operator.adjoint(dose_gradient)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DenseOperator:
+    """Dose of segments from their own doses: `dose_gy` (n_voxels, n_segments) float32, Gy per fraction for 1 MU each."""
+
+    dose_gy: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dose_gy", frozen(self.dose_gy, np.float32))
+
+    def apply(self, weights_mu: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(n_segments,) MU per fraction to (n_voxels,) Gy per fraction."""
+        return self.dose_gy @ weights_mu.astype(np.float32)
+
+    def adjoint(self, dose_gradient: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(n_voxels,) to (n_segments,)."""
+        return dose_gradient.astype(np.float32) @ self.dose_gy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """One objective on one structure. `voxel_rows` (n,) int64 index the operator's voxels, each once; `voxel_weight` (n,) is
+    the part of each voxel that lies in the structure, > 0."""
+
+    structure: str
+    objective: Objective
+    weight: float
+    voxel_rows: NDArray[np.int64]
+    voxel_weight: Float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "voxel_rows", frozen(self.voxel_rows, np.int64))
+        object.__setattr__(self, "voxel_weight", frozen(self.voxel_weight, np.float64))
+        if not 0.0 < self.weight < np.inf:
+            raise ValueError(f"{self.structure}: weight {self.weight} is not positive")
+        if self.voxel_rows.shape != self.voxel_weight.shape or self.voxel_rows.ndim != 1:
+            raise ValueError(f"{self.structure}: one weight per voxel row is needed")
+        if np.unique(self.voxel_rows).size != self.voxel_rows.size or np.any(self.voxel_rows < 0):
+            raise ValueError(f"{self.structure}: voxel rows must be unique and not negative")
+        if not np.all((self.voxel_weight > 0.0) & np.isfinite(self.voxel_weight)):
+            raise ValueError(f"{self.structure}: voxel weights must be positive")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VoxelSets:
+    """Per structure, the rows (n,) of the operator's voxels in it and the part (n,) of each that lies inside, 0 to 1."""
+
+    sets: Mapping[str, tuple[NDArray[np.int64], Float]]
+
+
+def build_terms(prescription: Prescription, voxels: VoxelSets) -> tuple[Term, ...]:
+    """The prescription's objectives as terms. Parts of voxels that are zero are left out.
+
+    Raises LibraryInvalid for an unknown kind or parameter, PlanningFailed for a structure without voxels: nothing that was
+    asked for is skipped.
+    """
+    known = shelf("rtplan.objectives")
+    terms = []
+    for spec in prescription.objectives:
+        if spec.kind not in known:
+            raise LibraryInvalid(
+                "OBJECTIVE_UNKNOWN", f"objective {spec.kind!r} on {spec.structure}", f"one of {sorted(known)}"
+            )
+        rows, part = voxels.sets.get(spec.structure, (np.empty(0, np.int64), np.empty(0)))
+        inside = np.asarray(part) > 0.0
+        if not inside.any():
+            raise PlanningFailed(
+                "OBJECTIVE_WITHOUT_VOXELS",
+                f"{spec.structure} has no voxel on the optimisation grid",
+                f"at least one for objective {spec.kind}",
+                "draw the structure, make the optimisation grid finer, or take the objective out of the protocol",
+            )
+        objective = known[spec.kind].from_parameters(dict(spec.parameters))
+        terms.append(Term(spec.structure, objective, spec.weight, np.asarray(rows)[inside], np.asarray(part)[inside]))
+    return tuple(terms)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Smoothness:
+    """Quadratic variation of the fluence, weight · mean over pairs of (w_a - w_b)²: smooth fluence is deliverable in fewer
+    segments. `weight` is in Gy² per MU²; `first` and `second` (m,) are indices of neighbouring beamlets."""
+
+    weight: float
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+
+    def value_and_gradient(self, weights_mu: Float) -> tuple[float, Float]:
+        """Value in Gy² and gradient (n,) in Gy² per MU."""
+        if self.first.size == 0:
+            return 0.0, np.zeros_like(weights_mu)
+        difference = weights_mu[self.first] - weights_mu[self.second]
+        pull = 2.0 * self.weight / difference.size * difference
+        n = len(weights_mu)
+        gradient = np.bincount(self.first, pull, minlength=n) - np.bincount(self.second, pull, minlength=n)
+        return self.weight * float(difference @ difference) / difference.size, gradient.astype(np.float64, copy=False)
+
+
+def neighbour_smoothness(beamlets: Beamlets, weight: float) -> Smoothness:
+    """Smoothness over beamlets of one beam that share an edge along x or y."""
+    micrometre = [
+        np.rint(1000.0 * edge).astype(np.int64) for edge in (beamlets.x1_mm, beamlets.x2_mm, beamlets.y1_mm, beamlets.y2_mm)
+    ]
+    cells = list(zip(beamlets.beam_index.tolist(), *(edge.tolist() for edge in micrometre), strict=True))
+    corner = {(beam, x1, y1): i for i, (beam, x1, _, y1, _) in enumerate(cells)}
+    right = [(i, corner.get((beam, x2, y1))) for i, (beam, _, x2, y1, _) in enumerate(cells)]
+    above = [(i, corner.get((beam, x1, y2))) for i, (beam, x1, _, _, y2) in enumerate(cells)]
+    pairs = np.array([(i, j) for i, j in right + above if j is not None], dtype=np.int64).reshape(-1, 2)
+    return Smoothness(weight, pairs[:, 0].copy(), pairs[:, 1].copy())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """What is minimised. `upper_mu` (n,) bounds each weight; `offset_gy` (n_voxels,) is dose over the whole course that is
+    added to fractions · A w (a residual between this operator and the final dose, or a background; it may be negative)."""
+
+    operator: LinearDose
+    terms: tuple[Term, ...]
+    fractions: int
+    upper_mu: Float
+    offset_gy: Float | None = None
+    smoothness: Smoothness | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "upper_mu", frozen(self.upper_mu, np.float64))
+        if not self.terms:
+            raise ValueError("nothing to optimise: no terms")
+        if self.fractions < 1:
+            raise ValueError(f"{self.fractions} fractions")
+        if self.upper_mu.ndim != 1 or not np.all((self.upper_mu > 0.0) & np.isfinite(self.upper_mu)):
+            raise ValueError("every weight needs a positive, finite upper bound")
+
+    def image(self, weights: Float) -> Float:
+        """fractions · A w, (n_voxels,) Gy."""
+        return self.fractions * np.asarray(self.operator.apply(weights), dtype=np.float64)
+
+    def pull(self, image_gradient: Float) -> Float:
+        """fractions · Aᵀ g, (n,)."""
+        return self.fractions * np.asarray(self.operator.adjoint(image_gradient), dtype=np.float64)
+
+    def evaluate(self, weights: Float, image: Float) -> Evaluation:
+        """All terms, and the convex ones apart, where fractions · A w is `image`."""
+        dose_gy = image if self.offset_gy is None else image + self.offset_gy
+        smooth, weight_gradient = (
+            self.smoothness.value_and_gradient(weights) if self.smoothness else (0.0, np.zeros_like(weights))
+        )
+        convex, convex_gradient = sum_of_terms([t for t in self.terms if t.objective.convex], dose_gy)
+        others = [t for t in self.terms if not t.objective.convex]
+        if not others:
+            return Evaluation(convex + smooth, convex_gradient, weight_gradient, convex + smooth)
+        value, gradient = sum_of_terms(others, dose_gy)
+        total = value + convex + smooth
+        return Evaluation(total, gradient + convex_gradient, weight_gradient, convex + smooth, convex_gradient)
+
+
+def sum_of_terms(terms: list[Term], dose_gy: Float) -> tuple[float, Float]:
+    """Σ weight · f and its gradient (n_voxels,) for dose (n_voxels,) Gy over the course."""
+    value, gradient = 0.0, np.zeros(len(dose_gy))
+    for term in terms:
+        own, pull = term.objective.value_and_gradient(dose_gy[term.voxel_rows], term.voxel_weight)
+        value += term.weight * own
+        gradient[term.voxel_rows] += term.weight * pull
+    return value, gradient
+
+
+def uniform_weights(
+    operator: LinearDose, n_weights: int, *, target_rows: NDArray[np.int64], dose_gy: float, fractions: int
+) -> Float:
+    """Equal weights (n,) MU per fraction that give a target's voxels `dose_gy` on average: a start, and a scale for bounds.
+
+    Raises PlanningFailed when the beams do not reach the target.
+    """
+    mean_gy = fractions * float(np.mean(np.asarray(operator.apply(np.ones(n_weights)), dtype=np.float64)[target_rows]))
+    if not mean_gy > 0.0:
+        raise PlanningFailed("TARGET_NOT_REACHED", f"mean target dose is {mean_gy} Gy for open beams", "a positive dose")
+    return np.full(n_weights, dose_gy / mean_gy)
+
+
+def optimise_weights(
+    problem: Problem,
+    start: Float,
+    *,
+    tolerance: float = 0.01,
+    max_iterations: int = 200,
+    progress: Progress = silent,
+) -> Solution:
+    """Weights (n,) MU per fraction that minimise the problem, from `start` (clipped into the bounds).
+
+    `tolerance` is the relative gap to the proven lower bound at which to stop. An iteration costs one apply and one adjoint.
+    Raises PlanningFailed when the objective is not a number.
+    """
+    start = np.asarray(start, dtype=np.float64)
+    if start.shape != problem.upper_mu.shape:
+        raise ValueError(f"{start.shape} start weights for {problem.upper_mu.shape} bounds")
+    terms_weight = sum(t.weight for t in problem.terms)
+
+    def report(iteration: int, value: float, gap: float) -> None:
+        if not np.isfinite(value):
+            raise PlanningFailed("OBJECTIVE_NOT_FINITE", f"objective is {value} in iteration {iteration}", "a number")
+        progress("optimise", iteration / max(max_iterations, 1), f"objective {value:.4g} Gy², gap {100.0 * gap:.1f} %")
+
+    solution = minimise(
+        problem,
+        upper=problem.upper_mu,
+        scale=_inverse_curvature(problem),
+        start=start,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        negligible=NEGLIGIBLE_GY2 * terms_weight,
+        report=report,
+    )
+    progress("optimise", 1.0, f"objective {solution.value:.4g} Gy², gap {100.0 * solution.relative_gap:.1f} %")
+    return solution
+
+
+def optimise(
+    problem: Problem,
+    start: Float,
+    *,
+    tolerance: float = 0.01,
+    max_iterations: int = 200,
+    progress: Progress = silent,
+) -> FluencePlan:
+    """The ideal fluence of a problem whose operator is an InfluenceOperator; see `optimise_weights`."""
+    beamlets = cast(InfluenceOperator, problem.operator).beamlets
+    if len(beamlets) != len(problem.upper_mu):
+        raise ValueError(f"{len(beamlets)} beamlets for {len(problem.upper_mu)} weights")
+    s = optimise_weights(problem, start, tolerance=tolerance, max_iterations=max_iterations, progress=progress)
+    return FluencePlan(beamlets, s.weights, s.value, s.relative_gap, s.iterations, s.converged)
+
+
+def _inverse_curvature(problem: Problem) -> Float:
+    """1 / (Aᵀ q), q the terms' weight per voxel: how strongly each weight is felt, scaled to mean 1. One apply, one adjoint.
+
+    Weights that no term feels get the scale of the weakest hundredth, not an infinite one.
+    """
+    density = np.zeros(len(problem.image(np.zeros_like(problem.upper_mu))))
+    for term in problem.terms:
+        density[term.voxel_rows] += term.weight / term.voxel_weight.sum() * term.voxel_weight
+    felt = problem.pull(density)
+    scale: Float = 1.0 / np.maximum(felt, 0.01 * max(float(felt.max()), np.finfo(np.float64).tiny))
+    return scale / float(scale.mean())
