@@ -38,15 +38,8 @@ def _beam_fluence(beam: PlanBeam, machine: Machine, pixel_mm: float) -> FluenceM
     x_edges = _pixel_edges(jaws.x1_range_mm[0], jaws.x2_range_mm[1], pixel_mm)
     y_edges = _pixel_edges(jaws.y1_range_mm[0], jaws.y2_range_mm[1], pixel_mm)
     fluence = np.zeros((len(y_edges) - 1, len(x_edges) - 1))
-    for start, end in zip(beam.control_points[:-1], beam.control_points[1:], strict=True):
-        mu = end.cumulative_mu - start.cumulative_mu
-        if mu == 0.0:
-            continue
-        pieces = _pieces(start.aperture, end.aperture, pixel_mm)
-        for i in range(pieces):
-            a = interpolated(start.aperture, end.aperture, i / pieces)
-            b = interpolated(start.aperture, end.aperture, (i + 1) / pieces)
-            fluence += mu / pieces * _transmission_map(x_edges, y_edges, a, b, machine)
+    for (y1, y2), along in _strips_by_y_jaws(beam, x_edges, machine, pixel_mm).items():
+        fluence += _strip_shares(y_edges, y1, y2, machine) @ along
     rows, columns = _lit(fluence.max(axis=1), beam.mu), _lit(fluence.max(axis=0), beam.mu)
     return FluenceMap(
         beam.beam,
@@ -56,16 +49,32 @@ def _beam_fluence(beam: PlanBeam, machine: Machine, pixel_mm: float) -> FluenceM
     )
 
 
-def _transmission_map(x_edges: Floats, y_edges: Floats, start: Aperture, end: Aperture, machine: Machine) -> Floats:
-    """(ny, nx) mean transmission while the aperture moves from `start` to `end`; separable within each leaf's strip."""
-    leaves = leaf_row_transmission(x_edges, start, end, machine)
-    bare = jaw_x_transmission(x_edges, start, end, machine)[None]
+def _strips_by_y_jaws(
+    beam: PlanBeam, x_edges: Floats, machine: Machine, pixel_mm: float
+) -> dict[tuple[float, float], Floats]:
+    """MU through leaves and X jaws along each strip, (n_pairs + 2, nx), summed over all moments with equal Y jaws.
+
+    The first and last strip lie beyond the leaves. Within a strip a fluence is separable, so that is all there is to it.
+    """
+    found: dict[tuple[float, float], Floats] = {}
+    for start, end in zip(beam.control_points[:-1], beam.control_points[1:], strict=True):
+        mu = end.cumulative_mu - start.cumulative_mu
+        pieces = _pieces(start.aperture, end.aperture, pixel_mm) if mu > 0.0 else 0
+        for i in range(pieces):
+            a = interpolated(start.aperture, end.aperture, i / pieces)
+            b = interpolated(start.aperture, end.aperture, (i + 1) / pieces)
+            bare = jaw_x_transmission(x_edges, a, b, machine)[None]
+            along = mu / pieces * np.concatenate([bare, leaf_row_transmission(x_edges, a, b, machine), bare])
+            # The Y jaws stand still or move by less than a pixel here, so their middle position is enough.
+            y_jaws = (a.jaw_y1_mm + b.jaw_y1_mm) / 2, (a.jaw_y2_mm + b.jaw_y2_mm) / 2
+            found[y_jaws] = found[y_jaws] + along if y_jaws in found else along
+    return found
+
+
+def _strip_shares(y_edges: Floats, jaw_y1_mm: float, jaw_y2_mm: float, machine: Machine) -> Floats:
     bounds = machine.mlc.leaf_boundaries_mm
     strips = np.concatenate([[min(-_FAR_MM, bounds[0])], bounds, [max(_FAR_MM, bounds[-1])]])
-    # The Y jaws stand still or move by less than a pixel here, so their middle position is enough.
-    weights = strip_weights(y_edges[:-1], y_edges[1:], strips, interpolated(start, end, 0.5), machine)
-    transmission: Floats = weights @ np.concatenate([bare, leaves, bare])
-    return transmission
+    return strip_weights(y_edges[:-1], y_edges[1:], strips, (jaw_y1_mm, jaw_y2_mm), machine.jaws.transmission)
 
 
 def _pixel_edges(low_mm: float, high_mm: float, pixel_mm: float) -> Floats:

@@ -39,16 +39,18 @@ def jaw_x_transmission(x_edges_mm: Floats, start: Aperture, end: Aperture, machi
     return transmission
 
 
-def strip_weights(y1_mm: Floats, y2_mm: Floats, boundaries_mm: Floats, aperture: Aperture, machine: Machine) -> Floats:
+def strip_weights(
+    y1_mm: Floats, y2_mm: Floats, boundaries_mm: Floats, y_jaws_mm: tuple[float, float], jaw_transmission: float
+) -> Floats:
     """Share of each strip between `boundaries_mm` in the interval [y1, y2], weighted by the Y jaws' transmission.
 
     Shapes: (n,), (n,), (n_strips + 1,) to (n, n_strips). Rows sum to the mean transmission of the Y jaws.
     """
-    jaw = machine.jaws.transmission
     low, high = boundaries_mm[:-1], boundaries_mm[1:]
     inside = _overlap(y1_mm[:, None], y2_mm[:, None], low, high)
-    lit = _overlap(y1_mm[:, None], y2_mm[:, None], np.maximum(low, aperture.jaw_y1_mm), np.minimum(high, aperture.jaw_y2_mm))
-    return (jaw * inside + (1 - jaw) * lit) / (y2_mm - y1_mm)[:, None]
+    lit = _overlap(y1_mm[:, None], y2_mm[:, None], np.maximum(low, y_jaws_mm[0]), np.minimum(high, y_jaws_mm[1]))
+    shares: Floats = (jaw_transmission * inside + (1 - jaw_transmission) * lit) / (y2_mm - y1_mm)[:, None]
+    return shares
 
 
 def interpolated(start: Aperture, end: Aperture, fraction: float) -> Aperture:
@@ -72,7 +74,8 @@ def _one(value: float) -> Floats:
 
 
 def _overlap(a1: Floats, a2: Floats, b1: Floats, b2: Floats) -> Floats:
-    return np.maximum(np.minimum(a2, b2) - np.maximum(a1, b1), 0.0)
+    length: Floats = np.maximum(np.minimum(a2, b2) - np.maximum(a1, b1), 0.0)
+    return length
 
 
 def _mean_cover(edges_mm: Floats, low: tuple[Floats, Floats], high: tuple[Floats, Floats]) -> Floats:
@@ -88,4 +91,5 @@ def _mean_reach(edges_mm: Floats, start: Floats, end: Floats) -> Floats:
     at_end = np.maximum(edges_mm - end[:, None], 0.0)
     step = np.maximum(np.abs(end - start), 1e-12)[:, None]
     passed_once = np.maximum(at_start, at_end) ** 2 / (2 * step)
-    return np.where((at_start > 0) & (at_end > 0) | (start == end)[:, None], (at_start + at_end) / 2, passed_once)
+    reach: Floats = np.where((at_start > 0) & (at_end > 0) | (start == end)[:, None], (at_start + at_end) / 2, passed_once)
+    return reach
