@@ -15,14 +15,16 @@ class KernelTable:
     """Monoenergetic energy-deposition kernels in water as sums of exponentials, common to all energies and angles.
 
     Along a cone at polar angle bin t a photon of energy e that interacts deposits, within the radius r,
-    Σ_i fraction_per_sr[e, t, i] (1 - exp(-a_i r)) of its energy per sr, with a_i = `smallest_exponent_per_cm` * 2^i.
-    `energy_mev` (E,), `theta_edges_rad` (T + 1,), `fraction_per_sr` (E, T, I).
+    Σ_i fraction_per_sr[e, t, i] (1 - exp(-a_i r)) of its energy per sr, with a_i = `smallest_exponent_per_cm` * 2^i; over all
+    angles together, `local_fraction`[e] more goes no further than about 0.5 mm.
+    `energy_mev` (E,), `theta_edges_rad` (T + 1,), `fraction_per_sr` (E, T, I), `local_fraction` (E,).
     """
 
     energy_mev: Floats
     theta_edges_rad: Floats
     smallest_exponent_per_cm: float
     fraction_per_sr: Floats
+    local_fraction: Floats
 
     @property
     def solid_angle_sr(self) -> Floats:
@@ -81,19 +83,24 @@ def terma_table(spectrum: Spectrum, depth_cm: Floats) -> Floats:
     return np.stack([per_bin[spectrum.group == g].sum(axis=0) for g in range(spectrum.n_groups)])
 
 
-def group_kernels(table: KernelTable, spectrum: Spectrum) -> Floats:
-    """Kernel of each energy group, weighted by TERMA at the reference depth: (G, T, I) per sr.
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupKernels:
+    """Kernel of each energy group: `per_sr` (G, T, I), and the share of TERMA deposited on the spot, `local` (G,)."""
+
+    per_sr: Floats
+    local: Floats
+
+
+def group_kernels(table: KernelTable, spectrum: Spectrum) -> GroupKernels:
+    """Kernels of the energy groups, weighted by TERMA at the reference depth.
 
     Kernels are linear in log energy between the tabulated ones; below the lowest (0.05 MeV) the lowest is used.
     """
     place = np.interp(np.log(spectrum.energy_mev), np.log(table.energy_mev), np.arange(len(table.energy_mev)))
     low = np.minimum(place.astype(np.int64), len(table.energy_mev) - 2)
-    weight = (place - low)[:, None, None]
-    kernels = (1 - weight) * table.fraction_per_sr[low] + weight * table.fraction_per_sr[low + 1]
     terma = spectrum.energy_fluence * spectrum.mu_cm2_g * np.exp(-spectrum.mu_cm2_g * REFERENCE_DEPTH_CM)
-    return np.stack(
-        [
-            np.average(kernels[spectrum.group == g], axis=0, weights=terma[spectrum.group == g])
-            for g in range(spectrum.n_groups)
-        ]
-    )
+    mixing = np.zeros((spectrum.n_groups, len(table.energy_mev)))
+    np.add.at(mixing, (spectrum.group, low), terma * (1 - (place - low)))
+    np.add.at(mixing, (spectrum.group, low + 1), terma * (place - low))
+    mixing /= mixing.sum(axis=1, keepdims=True)
+    return GroupKernels(np.einsum("ge,eti->gti", mixing, table.fraction_per_sr), mixing @ table.local_fraction)

@@ -22,6 +22,7 @@ def load_kernel_table() -> KernelTable:
             data["theta_edges_rad"],
             float(data["smallest_exponent_per_cm"]),
             data["fraction_per_sr"].astype(np.float64),
+            data["local_fraction"],
         )
 
 
