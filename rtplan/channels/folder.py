@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,7 +36,8 @@ class Folder:
             home = out.parent if fresh else out
             home.mkdir(parents=True, exist_ok=True)
             # Beside or inside the destination, so that a rename never crosses file systems.
-            staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=home))
+            staging = home / f".{out.name}.partial-{secrets.token_hex(8)}"
+            staging.mkdir()
             for file in files:
                 _copy_durably(file, staging / file.name)
             _sync_folder(staging)
@@ -73,10 +74,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _publish_folder(staging: Path, out: Path) -> None:
-    """Give a whole folder its name in one step. mkdtemp makes it private; a delivery has the permissions of any new folder."""
-    mask = os.umask(0)
-    os.umask(mask)
-    staging.chmod(0o777 & ~mask)
+    """Give a whole folder its name in one step."""
     staging.rename(out)
     _sync_folder(out.parent)
 

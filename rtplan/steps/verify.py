@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtplan.domain.context import PlanContext
 from rtplan.domain.dose import Dose, Dvh, cumulative_dvh, dose_in_mask
 from rtplan.domain.goals import Goal, GoalResult, evaluate_metric, parse_metric
 from rtplan.domain.grid import Float3, Grid
@@ -17,19 +17,15 @@ from rtplan.domain.verdict import CheckResult, Outcome
 from rtplan.domain.verification import HotPoint, TargetSummary, Verification
 from rtplan.registry import shelf
 
-if TYPE_CHECKING:
-    from rtplan.domain.context import PlanContext
-
 _SLAB_VOXELS = 400_000  # dose_in_mask needs some 200 bytes a voxel: External of a full CT would take gigabytes at once
 _CONFORMITY_LEVEL = 0.95
 _HIDDEN_KINDS = ("CONTROL", "SUPPORT")  # helper volumes and couch: not shown to a reviewer
 Doses = Mapping[str, NDArray[np.float32]]
 
 
-def verify(
-    prescription: Prescription, structures: StructureSet, dose: Dose, checks: tuple[CheckResult, ...] = ()
-) -> Verification:
-    """Everything that is judged about a final dose. `checks` come from `run_checks`, which needs the whole plan."""
+def verify(context: PlanContext) -> Verification:
+    """Everything that is judged about a plan by its final dose."""
+    prescription, structures, dose = context.prescription, context.structures, context.dose
     doses = {s.name: structure_dose(dose, s.mask, structures.grid) for s in structures}
     goals = _judged(prescription.goals, doses, structures.grid.voxel_cc, prescription)
     return Verification(
@@ -37,7 +33,7 @@ def verify(
         targets=summarise_targets(prescription, structures, dose, doses),
         dvhs=_histograms(structures, doses),
         hottest=hot_point(structures, dose),
-        checks=checks,
+        checks=run_checks(context),
         outcome=outcome(goals),
     )
 

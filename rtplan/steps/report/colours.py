@@ -1,0 +1,39 @@
+"""Colours of structures and isodoses, told apart by people with colour vision deficiency (Okabe and Ito 2008, adapted)."""
+
+from __future__ import annotations
+
+from rtplan.domain.structures import StructureSet
+
+_TARGET_COLOURS = ("#e8452c", "#f39c12", "#ffd23f")
+_ORGAN_COLOURS = ("#56b4e9", "#2fbf8f", "#cc79a7", "#4f7fe0", "#9a6fe0", "#7f9f2f", "#c08457")
+_ORGAN_DASHES = ("solid", "dashed", "dotted")
+_EXTERNAL_COLOUR = "#9aa0a6"
+_TARGETS = ("PTV", "CTV", "GTV")
+_HIDDEN = ("CONTROL", "SUPPORT")
+
+Look = tuple[str, str, float]  # colour, line style, width in points
+
+
+def looks(structures: StructureSet) -> dict[str, Look]:
+    """Colour, line style and width by structure name, for everything that a reviewer sees, in given order."""
+    result: dict[str, Look] = {}
+    targets = organs = 0
+    for structure in structures:
+        if structure.kind in _HIDDEN:
+            continue
+        if structure.kind == "EXTERNAL":
+            result[structure.name] = (_EXTERNAL_COLOUR, "solid", 0.9)
+        elif structure.kind in _TARGETS:
+            colour = _TARGET_COLOURS[targets % len(_TARGET_COLOURS)]
+            result[structure.name] = (colour, _ORGAN_DASHES[targets // len(_TARGET_COLOURS) % 3], 2.0)
+            targets += 1
+        else:
+            colour = _ORGAN_COLOURS[organs % len(_ORGAN_COLOURS)]
+            result[structure.name] = (colour, _ORGAN_DASHES[organs // len(_ORGAN_COLOURS) % 3], 1.5)
+            organs += 1
+    return result
+
+
+def drawable(text: str) -> str:
+    """Text that the figures' font can draw: what it lacks becomes a box instead of a warning."""
+    return "".join(c if c.isprintable() and ord(c) < 0x500 else "\u25a1" for c in text)

@@ -1,0 +1,244 @@
+"""All figures and texts of a report as plain values: the JSON file is this, and the HTML page is drawn from it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+from rtplan.domain.dose import Dvh
+from rtplan.domain.goals import GoalResult
+from rtplan.domain.plan import PlanBeam
+from rtplan.domain.verification import TargetSummary
+from rtplan.steps.report.data import ReportData
+
+SCHEMA = "rtplan.report/1"
+NOTICE = "AUTO-GENERATED - NOT APPROVED - recalculate & QA before use"
+_SEVERITY_ORDER = {"hold": 0, "flag": 1, "info": 2}
+
+
+def content(data: ReportData) -> dict[str, Any]:
+    """The report as nested dicts and lists of text, finite numbers, booleans and None (see docs/report.md)."""
+    verification, series = data.verification, data.ct.series
+    judged = [g for g in verification.goals if g.met is not None]
+    return {
+        "schema": SCHEMA,
+        "notice": NOTICE,
+        "created": data.created.isoformat(timespec="seconds"),
+        "outcome": verification.outcome,
+        "goals_met": sum(bool(g.met) for g in judged),
+        "goals_judged": len(judged),
+        "goals_total": len(verification.goals),
+        "patient": {
+            "id": series.patient.patient_id,
+            "name": series.patient.name,
+            "birth_date": series.patient.birth_date,
+            "sex": series.patient.sex,
+            "position": data.ct.patient_position,
+            "study_instance_uid": series.study_instance_uid,
+            "series_instance_uid": series.series_instance_uid,
+            "study_date": series.study_date,
+        },
+        "protocol": _protocol(data),
+        "machine": _machine(data),
+        "goals": [_goal(g) for g in verification.goals],
+        "targets": [_target(t) for t in verification.targets],
+        "structures": [_structure(d, data) for d in verification.dvhs],
+        "hottest": {
+            "dose_gy": verification.hottest.dose_gy,
+            "point_xyz_mm": list(verification.hottest.point_xyz_mm),
+            "structures": list(verification.hottest.structures),
+        },
+        "plan": _plan(data),
+        "beams": [_beam(b) for b in data.plan.beams],
+        "findings": [
+            {"code": f.code, "severity": f.severity, "message": f.message}
+            for f in sorted(data.findings, key=lambda f: _SEVERITY_ORDER[f.severity])
+        ],
+        "checks": [
+            {"id": c.check_id, "passed": c.passed, "message": c.message}
+            for c in sorted(verification.checks, key=lambda c: c.passed)
+        ],
+        "assumptions": [*_assumptions(data), *data.assumptions],
+        "dose": _dose(data),
+        "solver": {
+            "objective_value": _finite(data.solver.objective_value),
+            "relative_gap": _finite(data.solver.relative_gap),
+            "iterations": data.solver.iterations,
+            "converged": data.solver.converged,
+        },
+        "timings_s": [{"step": step, "seconds": round(seconds, 3)} for step, seconds in data.timings_s],
+        "provenance": dict(data.provenance),
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """The value, or None for what JSON cannot hold."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _protocol(data: ReportData) -> dict[str, Any]:
+    """The protocol and what it prescribes for this patient."""
+    protocol = data.prescription.protocol
+    rule = protocol.normalisation
+    return {
+        "id": protocol.protocol_id,
+        "version": protocol.version,
+        "title": protocol.title,
+        "status": protocol.status,
+        "sources": list(protocol.sources),
+        "fractions": protocol.fractions,
+        "targets": [
+            {"name": t.name, "dose_gy": t.dose_gy, "dose_per_fraction_gy": t.dose_gy / protocol.fractions}
+            for t in data.prescription.targets
+        ],
+        "normalisation": None if rule is None else f"{rule.metric} of {rule.structure} = {rule.value:g}",
+    }
+
+
+def _machine(data: ReportData) -> dict[str, Any]:
+    """The machine and its status in words."""
+    machine = data.machine
+    return {
+        "id": machine.machine_id,
+        "version": machine.version,
+        "title": machine.title,
+        "status": machine.status,
+        "energy": machine.beam.energy_id,
+        "sources": list(machine.sources),
+    }
+
+
+def _goal(result: GoalResult) -> dict[str, Any]:
+    """One goal: `difference` is achieved minus limit, in the metric's unit."""
+    goal = result.goal
+    return {
+        "structure": goal.structure,
+        "metric": goal.metric.text,
+        "sense": goal.sense,
+        "limit": goal.limit,
+        "unit": goal.metric.unit,
+        "value": result.value,
+        "difference": None if result.value is None else result.value - goal.limit,
+        "met": result.met,
+        "priority": goal.priority,
+        "ideal": goal.ideal,
+        "source": goal.source,
+        "status": goal.status,
+    }
+
+
+def _target(target: TargetSummary) -> dict[str, Any]:
+    """Figures of one target."""
+    return {
+        "name": target.name,
+        "prescribed_gy": target.prescribed_gy,
+        "volume_cc": target.volume_cc,
+        "d99_gy": target.d99_gy,
+        "d98_gy": target.d98_gy,
+        "d95_gy": target.d95_gy,
+        "d50_gy": target.d50_gy,
+        "d2_gy": target.d2_gy,
+        "d1_gy": target.d1_gy,
+        "mean_gy": target.mean_gy,
+        "max_gy": target.max_gy,
+        "v95_percent": target.v95_percent,
+        "v107_percent": target.v107_percent,
+        "homogeneity_index": _finite(target.homogeneity_index),
+        "conformity_index": _finite(target.conformity_index),
+    }
+
+
+def _structure(dvh: Dvh, data: ReportData) -> dict[str, Any]:
+    """One structure's dose statistics and histogram."""
+    structure = data.structures[dvh.structure]
+    return {
+        "name": dvh.structure,
+        "kind": structure.kind,
+        "source_name": structure.source_name,
+        "origin": structure.origin,
+        "volume_cc": dvh.volume_cc,
+        "min_gy": dvh.min_gy,
+        "mean_gy": dvh.mean_gy,
+        "max_gy": dvh.max_gy,
+        "dvh": {
+            "dose_gy": [round(float(v), 4) for v in dvh.dose_gy],
+            "volume_percent": [round(float(v), 4) for v in dvh.volume_percent],
+        },
+    }
+
+
+def _plan(data: ReportData) -> dict[str, Any]:
+    """Totals of the plan."""
+    plan = data.plan
+    per_fraction_gy = data.prescription.targets[0].dose_gy / plan.fractions
+    return {
+        "fractions": plan.fractions,
+        "beams": len(plan.beams),
+        "mu_per_fraction": plan.mu,
+        # How much the modulation costs: an open 10x10 beam gives about 1 cGy for 1 MU.
+        "mu_per_prescribed_cgy": plan.mu / (100.0 * per_fraction_gy),
+        "segments": sum(_segments(b) for b in plan.beams),
+        "control_points": sum(len(b.control_points) for b in plan.beams),
+    }
+
+
+def _segments(beam: PlanBeam) -> int:
+    """Spans between control points in which radiation is given."""
+    points = beam.control_points
+    return sum(b.cumulative_mu > a.cumulative_mu for a, b in itertools.pairwise(points))
+
+
+def _beam(beam: PlanBeam) -> dict[str, Any]:
+    """One beam: angles, MU, and the largest jaw opening of its control points."""
+    apertures = [p.aperture for p in beam.control_points]
+    x1, x2 = min(a.jaw_x1_mm for a in apertures), max(a.jaw_x2_mm for a in apertures)
+    y1, y2 = min(a.jaw_y1_mm for a in apertures), max(a.jaw_y2_mm for a in apertures)
+    return {
+        "number": beam.number,
+        "name": beam.beam.name,
+        "gantry_angle_deg": beam.beam.gantry_angle_deg,
+        "gantry_end_deg": beam.control_points[-1].gantry_angle_deg,
+        "collimator_angle_deg": beam.beam.collimator_angle_deg,
+        "couch_angle_deg": beam.beam.couch_angle_deg,
+        "isocentre_xyz_mm": list(beam.beam.isocentre_xyz_mm),
+        "mu": beam.mu,
+        "segments": _segments(beam),
+        "control_points": len(beam.control_points),
+        "jaws_mm": {"x1": x1, "x2": x2, "y1": y1, "y2": y2},
+        "field_cm": [(x2 - x1) / 10.0, (y2 - y1) / 10.0],
+    }
+
+
+def _dose(data: ReportData) -> dict[str, Any]:
+    """How the dose was calculated and on which grid."""
+    summary, grid = data.dose_summary, data.dose.grid
+    return {
+        "engine": summary.engine,
+        "quality": summary.quality,
+        "cones": summary.cones,
+        "backend": summary.backend,
+        "reported_as": "absorbed dose to medium, whole course",
+        "max_gy": float(data.dose.dose_gy.max()),
+        "grid_spacing_xyz_mm": [grid.spacing_zyx_mm[2], grid.spacing_zyx_mm[1], grid.spacing_zyx_mm[0]],
+        "grid_size_xyz": [grid.shape_zyx[2], grid.shape_zyx[1], grid.shape_zyx[0]],
+    }
+
+
+def _assumptions(data: ReportData) -> list[str]:
+    """What every plan of rtplan takes for granted, in the words of this case."""
+    status = data.machine.status
+    unverified = sum(g.goal.status == "unverified" for g in data.verification.goals)
+    sentences = [
+        f"Machine {data.machine.machine_id} is {status}: dose and MU hold for its beam model, not for any real accelerator.",
+        "Dose is absorbed dose to medium. A system that reports dose to water differs most in bone.",
+        "Nothing outside the External structure attenuates or receives dose: couch, mask and bolus are not modelled.",
+        f"The patient lies head first supine ({data.ct.patient_position}); couch angles are in the beams table.",
+        "Contours are taken as they were given; target margins are those of the protocol.",
+        "Previous irradiation is not known to the engine and not taken into account.",
+    ]
+    if unverified:
+        sentences.append(
+            f"{unverified} of {len(data.verification.goals)} goals are unverified: their limits need a physicist's word."
+        )
+    return sentences
