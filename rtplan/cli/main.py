@@ -20,6 +20,8 @@ from rtplan.cli import batch, demo, doctor, dose, machines, plan, protocols
 from rtplan.cli.console import complain, say
 from rtplan.errors import RtplanError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     help="Plans radiation therapy: CT and structures in, a DICOM-RT plan proposal out. Research use, not a medical device.",
     epilog="Exit codes: 0 goals met; 1 failure; 2 usage; 3 plan made, goals missed; 4 case rejected.",
@@ -56,6 +58,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code. Every mistake ends as one line on stderr."""
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name="rtplan", standalone_mode=False)
+        if code == INTERRUPTED:  # typer takes Ctrl-C for an exit with this code
+            complain("INTERRUPTED: stopped on request; a case that had not ended has no plan")
         return code if isinstance(code, int) else 0
     except RtplanError as error:
         complain(error.line())
@@ -65,9 +69,6 @@ def run(arguments: list[str] | None = None) -> int:
         if message:  # empty when a command without its subcommand has shown its help
             complain(f"USAGE: {message}; remedy: see rtplan --help")
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        complain("INTERRUPTED: stopped on request; no plan was written for a case that had not ended")
-        return 130
     except BrokenPipeError:
         # The reader of stdout went away; point it elsewhere so that the interpreter's last flush does not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
