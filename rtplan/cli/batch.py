@@ -35,12 +35,13 @@ def batch(
     from rtplan.domain.outcome import worst_exit_code
     from rtplan.service import cluster
     from rtplan.service.batch import run_batch
+    from rtplan.service.job import tidied
     from rtplan.service.manifest import read_manifest
 
     rows = read_manifest(manifest)
     out = prepare_folder(out, overwrite=False)
     jobs = min(jobs, len(rows))
-    with StepDisplay(name_cases=True) as display, cluster.cluster(scheduler, workers=jobs) as workers:
+    with tidied(out), StepDisplay(name_cases=True) as display, cluster.cluster(scheduler, workers=jobs) as workers:
         ended = run_batch(
             rows,
             folder=manifest.resolve().parent,

@@ -22,7 +22,7 @@ def demo(
     from rtplan.domain.case import Order
     from rtplan.domain.outcome import worst_exit_code
     from rtplan.service import cluster
-    from rtplan.service.job import Job, settle
+    from rtplan.service.job import Job, settle, tidied
 
     phantoms = _sample_data()
     jobs = []
@@ -32,7 +32,7 @@ def demo(
         order = Order(str(phantoms / name / "ct"), structures, protocol, DEMO_MACHINE, "auto")
         jobs.append(Job(name, order, str(folder)))
     outcomes = {}
-    with StepDisplay(name_cases=True) as display, cluster.cluster(None) as workers:
+    with tidied(out), StepDisplay(name_cases=True) as display, cluster.cluster(None) as workers:
         for job, outcome in workers.run(jobs, on_progress=display):
             settle(job, outcome)
             outcomes[job.name] = outcome

@@ -31,12 +31,12 @@ def plan(
     from rtplan.cli.request import prepare_folder
     from rtplan.domain.case import Order
     from rtplan.service import cluster
-    from rtplan.service.job import Job, settle
+    from rtplan.service.job import Job, settle, tidied
 
     out = prepare_folder(out, overwrite=overwrite, inputs=(ct_dir,))
     order = Order(str(ct_dir.resolve()), str(structures.resolve()), protocol, machine, device.value)
     job = Job("case", order, str(out))
-    with StepDisplay() as display, cluster.cluster(scheduler) as workers:
+    with tidied(out), StepDisplay() as display, cluster.cluster(scheduler) as workers:
         ((_, outcome),) = workers.run([job], on_progress=display)
     settle(job, outcome)
     say_outcome(outcome, str(out), as_json=as_json)

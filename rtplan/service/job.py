@@ -9,7 +9,8 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,8 +106,7 @@ def _publish(staging: Path, out_dir: Path) -> tuple[str, ...]:
 def settle(job: Job, outcome: CaseOutcome) -> None:
     """Leave the output folder as the outcome says: the plan's files, or nothing but the verdict."""
     out_dir = Path(job.out_dir)
-    for left in out_dir.glob(f"{_PARTIAL}*"):  # of a worker that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    discard_partials(out_dir)
     if outcome.planned:
         return
     clear_results(out_dir)
@@ -121,8 +121,24 @@ def settle(job: Job, outcome: CaseOutcome) -> None:
     write_text_whole(out_dir / VERDICT_FILE, json.dumps(verdict, indent=2, ensure_ascii=False) + "\n")
 
 
+def discard_partials(folder: Path) -> None:
+    """Remove what killed or interrupted workers left in an output folder, or in the case folders of a batch."""
+    for left in (*folder.glob(f"{_PARTIAL}*"), *folder.glob(f"*/{_PARTIAL}*")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def tidied(folder: Path) -> Iterator[None]:
+    """Leaves no half-written results behind, however the block ends. Enter it before the cluster that writes them."""
+    try:
+        yield
+    finally:
+        discard_partials(folder)
+
+
 def clear_results(out_dir: Path) -> None:
     """Remove what an earlier run of the engine wrote into a folder, and nothing else."""
+    discard_partials(out_dir)
     for name in (*PLAN_FILES, VERDICT_FILE):
         (out_dir / name).unlink(missing_ok=True)
 
