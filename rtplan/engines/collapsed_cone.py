@@ -219,3 +219,20 @@ def dose(
 ) -> NDArray[np.float32]:
     """Dose to medium per fraction, Gy. See `CollapsedCone.dose`."""
     return PLUGIN.dose(density, fluence, model, quality=quality, backend=backend)
+
+
+def reference_output(model: BeamModel, *, sad_mm: float = 1000.0, backend: str = "cpu") -> float:
+    """Gy per MU at the reference conditions: water, source to surface 100 cm, 10x10 cm² there, depth of maximum, on the axis.
+
+    The largest mean over the central 5 x 5 mm² of a 2.5 mm grid, by depth, in a block of 24 x 24 x 15 cm³.
+    """
+    spacing = 2.5
+    grid = Grid((96, 60, 96), (spacing, spacing, spacing), (-118.75, spacing / 2, -118.75))
+    water = np.ones(grid.shape_zyx, dtype=np.float32)
+    # The surface lies at y = 0, 100 cm below the source whatever the isocentre's distance.
+    beam = Beam("reference", 0.0, 0.0, 0.0, (0.0, sad_mm - 1000.0, 0.0), sad_mm)
+    half = 50.0 * sad_mm / 1000.0
+    edges = np.array([-half, half])
+    fluence = FluenceMap(beam, edges, edges, np.ones((1, 1)))
+    dose_gy = PLUGIN.dose(DensityImage(grid, water, water), [fluence], model, quality="final", backend=backend)
+    return float(dose_gy[47:49, :, 47:49].mean(axis=(0, 2)).max())
