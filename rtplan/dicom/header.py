@@ -76,13 +76,18 @@ def _add_patient_and_study(dataset: Dataset, series: SeriesReference) -> None:
 
 
 def dicom_date(moment: datetime) -> str:
-    """A moment's date as DICOM DA."""
-    return moment.strftime("%Y%m%d")
+    """A moment's date as DICOM DA, in the local time that DICOM means when it states no offset."""
+    return _local(moment).strftime("%Y%m%d")
 
 
 def dicom_time(moment: datetime) -> str:
-    """A moment's time as DICOM TM, to the second."""
-    return moment.strftime("%H%M%S")
+    """A moment's time as DICOM TM, to the second, local."""
+    return _local(moment).strftime("%H%M%S")
+
+
+def _local(moment: datetime) -> datetime:
+    """A moment in local time; one without zone is taken as local already."""
+    return moment.astimezone() if moment.tzinfo else moment
 
 
 def save_dataset(dataset: FileDataset, path: Path) -> None:

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from rtplan.domain.machine import Mlc
@@ -20,6 +21,7 @@ from rtplan.steps.report.figures import SETTINGS, png_bytes
 
 _PIXEL_MM = 1.0
 _COLUMNS = 6
+_COLOURMAP = "cividis"
 _DPI = 95
 
 
@@ -36,7 +38,8 @@ def beams_eye_png(data: ReportData) -> bytes:
         drawn = []
         for number, (beam, (x_edges, y_edges, mu)) in enumerate(zip(beams, maps, strict=True), start=1):
             axes = figure.add_subplot(rows, columns, number)
-            drawn.append(axes.pcolormesh(x_edges, y_edges, mu, cmap="cividis", vmin=0.0, vmax=highest, rasterized=True))
+            drawn.append(axes.pcolormesh(x_edges, y_edges, mu, cmap=_COLOURMAP, vmin=0.0, vmax=highest, rasterized=True))
+            axes.set_facecolor(mpl.colormaps[_COLOURMAP](0.0))
             _finish(axes, beam, extent)
         figure.colorbar(drawn[0], ax=figure.axes, label="MU per fraction through the open aperture", shrink=0.8, pad=0.01)
         return png_bytes(figure, _DPI)
@@ -46,6 +49,8 @@ def _finish(axes: Axes, beam: PlanBeam, extent: float) -> None:
     """Title, scale and cross-hair of one picture."""
     axes.set_title(f"{beam.number}: {drawable(beam.beam.name)[:18]}\n{beam.mu:.1f} MU", fontsize=8)
     axes.set(xlim=(-extent, extent), ylim=(-extent, extent))
+    x1, x2, y1, y2 = outermost_jaws_mm(beam)
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec="white", lw=0.9, ls="dashed"))
     axes.set_aspect("equal")
     axes.axhline(0.0, color="white", lw=0.4, alpha=0.6)
     axes.axvline(0.0, color="white", lw=0.4, alpha=0.6)
@@ -54,13 +59,19 @@ def _finish(axes: Axes, beam: PlanBeam, extent: float) -> None:
 
 def _shared_extent(beams: Sequence[PlanBeam]) -> float:
     """Half width that shows every jaw opening, mm, rounded up to whole centimetres."""
-    reach = max(
-        abs(v)
-        for b in beams
-        for p in b.control_points
-        for v in (p.aperture.jaw_x1_mm, p.aperture.jaw_x2_mm, p.aperture.jaw_y1_mm, p.aperture.jaw_y2_mm)
-    )
+    reach = max(abs(v) for b in beams for v in outermost_jaws_mm(b))
     return 10.0 * math.ceil(reach / 10.0 + 0.5)
+
+
+def outermost_jaws_mm(beam: PlanBeam) -> tuple[float, float, float, float]:
+    """X1, X2, Y1, Y2 of the smallest rectangle that holds the jaw openings of all control points."""
+    apertures = [p.aperture for p in beam.control_points]
+    return (
+        min(a.jaw_x1_mm for a in apertures),
+        max(a.jaw_x2_mm for a in apertures),
+        min(a.jaw_y1_mm for a in apertures),
+        max(a.jaw_y2_mm for a in apertures),
+    )
 
 
 def open_mu(beam: PlanBeam, mlc: Mlc) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rtplan.domain.structures import StructureSet
 
-_TARGET_COLOURS = ("#e8452c", "#f39c12", "#ffd23f")
-_ORGAN_COLOURS = ("#56b4e9", "#2fbf8f", "#cc79a7", "#4f7fe0", "#9a6fe0", "#7f9f2f", "#c08457")
+_TARGET_COLOURS = ("#e3201b", "#ff8c1a", "#e24bd0")
+_ORGAN_COLOURS = ("#3fa9f5", "#00a884", "#8e6bf0", "#a86b32", "#7d8f1f", "#4f6fd8", "#c2577e")
 _ORGAN_DASHES = ("solid", "dashed", "dotted")
 _EXTERNAL_COLOUR = "#9aa0a6"
 _TARGETS = ("PTV", "CTV", "GTV")

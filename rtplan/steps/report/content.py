@@ -6,6 +6,8 @@ import itertools
 import math
 from typing import Any
 
+import numpy as np
+
 from rtplan.domain.dose import Dvh
 from rtplan.domain.goals import GoalResult
 from rtplan.domain.plan import PlanBeam
@@ -161,11 +163,23 @@ def _structure(dvh: Dvh, data: ReportData) -> dict[str, Any]:
         "min_gy": dvh.min_gy,
         "mean_gy": dvh.mean_gy,
         "max_gy": dvh.max_gy,
+        "in_dose_grid_percent": _in_dose_grid_percent(dvh.structure, data),
         "dvh": {
             "dose_gy": [round(float(v), 4) for v in dvh.dose_gy],
             "volume_percent": [round(float(v), 4) for v in dvh.volume_percent],
         },
     }
+
+
+def _in_dose_grid_percent(name: str, data: ReportData) -> float:
+    """How much of a structure has a dose at all: outside the dose grid it counts as zero."""
+    mask, grid = data.structures[name].mask, data.structures.grid
+    low, high = data.dose.grid.bounds_mm()
+    inside = [
+        (centres > low[2 - axis]) & (centres < high[2 - axis])
+        for axis, centres in enumerate((grid.z_mm(), grid.y_mm(), grid.x_mm()))
+    ]
+    return 100.0 * int(mask[np.ix_(*inside)].sum()) / int(mask.sum())
 
 
 def _plan(data: ReportData) -> dict[str, Any]:

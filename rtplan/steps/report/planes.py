@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from rtplan.domain.dose import dose_at_index
@@ -22,8 +23,11 @@ WINDOW_HU = (-160.0, 240.0)  # soft tissue: level 40, width 400
 ISODOSE_PERCENT = (107.0, 100.0, 95.0, 80.0, 50.0, 30.0)
 _WASH_FROM_PERCENT = 20.0
 _MARGIN_MM = 12.0
-_COLOURMAP = "plasma"  # lightness rises evenly: readable without colour vision
+_COLOURMAP = "viridis"  # lightness rises evenly: readable without colour vision
 _DPI = 110
+_WIDTH_IN = 13.2
+_RULER_MM = 50.0
+Range = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +57,34 @@ VIEWS = (
 
 
 def planes_png(data: ReportData, point_xyz_mm: Float3) -> bytes:
-    """Axial, coronal and sagittal plane through a point as one PNG, all at the same scale."""
+    """Axial, coronal and sagittal plane through a point as one PNG, side by side at equal height."""
     with mpl.rc_context(SETTINGS):
-        box = _shown_box_mm(data)
-        widths = [box[1][v.column_axis] - box[0][v.column_axis] for v in VIEWS]
-        heights = [box[1][v.row_axis] - box[0][v.row_axis] for v in VIEWS]
-        scale = 12.6 / sum(widths)  # inches per mm
-        figure = Figure(figsize=(13.2, min(9.0, scale * max(heights) + 1.35)), layout="constrained")
-        grid = figure.add_gridspec(1, len(VIEWS), width_ratios=widths)
+        boxes = [_shown_box_mm(data, view, point_xyz_mm) for view in VIEWS]
+        aspects = [(columns[1] - columns[0]) / (rows[1] - rows[0]) for columns, rows in boxes]
+        figure = Figure(figsize=(_WIDTH_IN, min(9.0, _WIDTH_IN / sum(aspects) + 1.2)), layout="constrained")
+        grid = figure.add_gridspec(1, len(VIEWS), width_ratios=aspects)
         style = looks(data.structures)
-        for column, view in enumerate(VIEWS):
+        for column, (view, box) in enumerate(zip(VIEWS, boxes, strict=True)):
             _draw_view(figure.add_subplot(grid[0, column]), data, view, point_xyz_mm, box, style)
         _add_legend(figure, data, style)
         return png_bytes(figure, _DPI)
 
 
-def _shown_box_mm(data: ReportData) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lowest and highest corner of the body with a margin, mm, as (z, y, x)."""
-    mask, grid = data.structures.external.mask, data.structures.grid
-    found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    spacing, origin = np.array(grid.spacing_zyx_mm), np.array(grid.origin_xyz_mm[::-1])
-    low = origin + spacing * [f[0] - 0.5 if len(f) else -0.5 for f in found]
-    high = origin + spacing * [f[-1] + 0.5 if len(f) else n - 0.5 for f, n in zip(found, grid.shape_zyx, strict=True)]
-    return low - _MARGIN_MM, high + _MARGIN_MM
+def _shown_box_mm(data: ReportData, view: View, point_xyz_mm: Float3) -> tuple[Range, Range]:
+    """Ranges along columns and rows, mm, that show the body in this plane and the point, with a margin."""
+    grid = data.structures.grid
+    mask = np.take(
+        data.structures.external.mask, nearest_index(grid, view.across, point_xyz_mm[2 - view.across]), view.across
+    )
+    if not mask.any():
+        mask = data.structures.external.mask.any(axis=view.across)
+    ranges = []
+    # After the axis across is gone, rows come before columns: both are in the order of the array.
+    for axis, hit in ((view.column_axis, mask.any(axis=0)), (view.row_axis, mask.any(axis=1))):
+        centres = (grid.z_mm(), grid.y_mm(), grid.x_mm())[axis][np.flatnonzero(hit)]
+        at = point_xyz_mm[2 - axis]
+        ranges.append((min(float(centres[0]), at) - _MARGIN_MM, max(float(centres[-1]), at) + _MARGIN_MM))
+    return ranges[0], ranges[1]
 
 
 def _draw_view(
@@ -83,7 +92,7 @@ def _draw_view(
     data: ReportData,
     view: View,
     point_xyz_mm: Float3,
-    box: tuple[NDArray[np.float64], NDArray[np.float64]],
+    box: tuple[Range, Range],
     style: dict[str, Look],
 ) -> None:
     """One plane with CT, dose wash, isodose lines, outlines, cross-hair and edge letters."""
@@ -108,16 +117,15 @@ def _draw_view(
             )
     axes.axvline(point_xyz_mm[2 - view.column_axis], color="white", lw=0.5, alpha=0.6)
     axes.axhline(point_xyz_mm[2 - view.row_axis], color="white", lw=0.5, alpha=0.6)
-    low, high = box
-    axes.set_xlim(low[view.column_axis], high[view.column_axis])
-    vertical = (low[view.row_axis], high[view.row_axis])
-    axes.set_ylim(vertical if view.row_up else vertical[::-1])
+    axes.set_xlim(box[0])
+    axes.set_ylim(box[1] if view.row_up else box[1][::-1])
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
     coordinate = "zyx"[view.across]
     axes.set_title(f"{view.title}  {coordinate} = {centres[view.across][index]:.1f} mm", fontsize=10)
     _add_letters(axes, view)
+    _add_ruler(axes, view, box)
 
 
 def nearest_index(grid: Grid, axis: int, position_mm: float) -> int:
@@ -174,7 +182,17 @@ def _add_letters(axes: Axes, view: View) -> None:
             fontsize=12,
             ha="left" if x < 0.1 else "right" if x > 0.9 else "center",
             va="top" if y > 0.9 else "bottom" if y < 0.1 else "center",
+            path_effects=[withStroke(linewidth=2.5, foreground="black")],
         )
+
+
+def _add_ruler(axes: Axes, view: View, box: tuple[Range, Range]) -> None:
+    """A bar of 5 cm at the lower left, because each plane has its own scale."""
+    (x1, x2), (y1, y2) = box
+    x = x1 + 0.03 * (x2 - x1)
+    y = y1 + 0.03 * (y2 - y1) if view.row_up else y2 - 0.03 * (y2 - y1)
+    axes.plot([x, x + _RULER_MM], [y, y], color="white", lw=2.0, solid_capstyle="butt")
+    axes.annotate("5 cm", (x, y), xytext=(0, 4), textcoords="offset points", color="white", fontsize=8)
 
 
 def _add_legend(figure: Figure, data: ReportData, style: dict[str, Look]) -> None:
