@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-DEMO_CASES = (("head_and_neck", "head_neck_70_63_56"), ("c_shape", "tg119_c_shape"))  # folder in sample_data, protocol
+DEMO_CASES = (("head_neck", "head_neck_70_63_56"), ("tg119_c_shape", "tg119_c_shape"))  # folder in sample_data, protocol
 DEMO_MACHINE = "generic_6mv"
 
 
@@ -28,8 +28,8 @@ def demo(
     jobs = []
     for name, protocol in DEMO_CASES:
         folder = prepare_folder(out / name, overwrite=overwrite)
-        structures = str(phantoms / name / "RTSTRUCT.dcm")
-        order = Order(str(phantoms / name / "ct"), structures, protocol, DEMO_MACHINE, "auto")
+        structures = str(phantoms / name / "RS.dcm")
+        order = Order(str(phantoms / name / "CT"), structures, protocol, DEMO_MACHINE, "auto")
         jobs.append(Job(name, order, str(folder)))
     outcomes = {}
     with tidied(out), StepDisplay(name_cases=True) as display, cluster.cluster(None) as workers:
