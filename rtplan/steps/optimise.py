@@ -153,6 +153,12 @@ class Smoothness:
     first: NDArray[np.int64]
     second: NDArray[np.int64]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "first", frozen(self.first, np.int64))
+        object.__setattr__(self, "second", frozen(self.second, np.int64))
+        if not 0.0 <= self.weight < np.inf:
+            raise ValueError(f"smoothness weight {self.weight} is negative or not a number")  # it would not be convex
+
     def value_and_gradient(self, weights_mu: Float) -> tuple[float, Float]:
         """Value in Gy² and gradient (n,) in Gy² per MU."""
         if self.first.size == 0:
@@ -174,7 +180,7 @@ def neighbour_smoothness(beamlets: Beamlets, weight: float) -> Smoothness:
     right = [(i, corner.get((beam, x2, y1))) for i, (beam, _, x2, y1, _) in enumerate(cells)]
     above = [(i, corner.get((beam, x1, y2))) for i, (beam, x1, _, _, y2) in enumerate(cells)]
     pairs = np.array([(i, j) for i, j in right + above if j is not None], dtype=np.int64).reshape(-1, 2)
-    return Smoothness(weight, pairs[:, 0].copy(), pairs[:, 1].copy())
+    return Smoothness(weight, pairs[:, 0], pairs[:, 1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -113,7 +113,8 @@ def minimise(
     """Minimise over 0 <= w <= upper from `start` (clipped into the box) until the relative gap is at most `tolerance`.
 
     `scale` (n,) > 0 is an inverse-curvature guess. Stops as well when the value is at most `negligible`, when 10 iterations
-    gain less than a hundredth of the tolerance (in gap, or in value when a term is not convex), or after `max_iterations`. Deterministic; the value never rises.
+    gain less than a hundredth of the tolerance (in gap, or in value when a term is not convex), or after `max_iterations`.
+    Deterministic; the value never rises.
     """
     weights = np.clip(start, 0.0, upper)
     point = _point(function, weights, function.image(weights))
@@ -156,7 +157,7 @@ def _solution(
     model = _tightened(model, _plane(function, final, upper), upper)
     value, gap = final.at.value, _relative_gap(final.at.value, model)
     local = stopped == "stalled" and final.at.convex_image_gradient is not None
-    converged = gap <= tolerance or value <= negligible or local
+    converged = bool(gap <= tolerance or value <= negligible or local)
     return Solution(final.weights, value, max(model.bound, 0.0), gap, iterations, converged, stopped)
 
 
@@ -209,7 +210,7 @@ def _tightened(model: LowerModel | None, plane: LowerModel, upper: Float) -> Low
         slope = (1.0 - share) * model.slope + share * plane.slope
         return LowerModel(constant, slope, _minimum(constant, slope, upper))
 
-    golden = 0.5 * (np.sqrt(5.0) - 1.0)
+    golden = 0.5 * (5.0**0.5 - 1.0)
     low, high = 0.0, 1.0
     left, right = mixed(high - golden), mixed(low + golden)
     for _ in range(25):
