@@ -64,6 +64,6 @@ def _check_points(file: CalibrationFile, document: YamlDocument) -> None:
             found = f"{point.hu:g} HU follows {before.hu:g} HU"
             raise inconsistent(document, ("points", i, "hu"), found, "ascending HU")
         for name in ("mass_density_g_cm3", "electron_density_rel"):
-            if getattr(point, name) < getattr(before, name):
+            if getattr(point, name) <= getattr(before, name):
                 found = f"{getattr(point, name):g} follows {getattr(before, name):g}"
-                raise inconsistent(document, ("points", i, name), found, "a density that does not fall with HU")
+                raise inconsistent(document, ("points", i, name), found, "a density that rises with HU")

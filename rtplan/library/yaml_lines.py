@@ -18,7 +18,15 @@ import yaml
 from rtplan.errors import LibraryInvalid
 
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
 FieldPath = tuple[str | int, ...]
+_OPENING = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,11 +104,16 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _refuse_references(text: str, path: Path) -> None:
-    """Anchors would let one line stand for many fields (and a small file for gigabytes)."""
+    """Anchors would let one line stand for many fields (and a small file for gigabytes); depth costs time squared."""
+    depth = 0
     for token in yaml.scan(text, Loader=yaml.SafeLoader):
+        line = token.start_mark.line + 1
         if isinstance(token, (yaml.AnchorToken, yaml.AliasToken, yaml.TagToken)):
             kind = type(token).__name__.removesuffix("Token").lower()
-            raise _broken(path, token.start_mark.line + 1, f"an {kind} is used; write the value out")
+            raise _broken(path, line, f"an {kind} is used; write the value out")
+        depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+        if depth > MAX_DEPTH:
+            raise _broken(path, line, f"nested more than {MAX_DEPTH} deep")
 
 
 def _value(node: yaml.Node, field: FieldPath, lines: dict[FieldPath, int], path: Path) -> Any:
