@@ -125,7 +125,7 @@ def minimise(
     stopped: Stop | None = None
     for iteration in range(max_iterations + 1):
         if all_convex or iteration % CUT_EVERY == 0:
-            model = _tightened(model, _plane(function, point, upper), upper)
+            model = tightened(model, _plane(function, point, upper), upper)
         gap = _relative_gap(point.at.value, model)
         report(iteration, point.at.value, gap)
         trail.append((point.at.value, gap))
@@ -154,7 +154,7 @@ def _solution(
 ) -> Solution:
     """What is reported: the value of a fresh image, so that no drift is left in it, and the gap against the best bound."""
     final = _point(function, point.weights, function.image(point.weights))
-    model = _tightened(model, _plane(function, final, upper), upper)
+    model = tightened(model, _plane(function, final, upper), upper)
     value, gap = final.at.value, _relative_gap(final.at.value, model)
     local = stopped == "stalled" and final.at.convex_image_gradient is not None
     converged = bool(gap <= tolerance or value <= negligible or local)
@@ -200,8 +200,8 @@ def _minimum(constant: float, slope: Float, upper: Float) -> float:
     return constant + float(upper @ np.minimum(slope, 0.0))
 
 
-def _tightened(model: LowerModel | None, plane: LowerModel, upper: Float) -> LowerModel:
-    """The combination of two planes with the highest minimum over the box (concave in the share: golden section)."""
+def tightened(model: LowerModel | None, plane: LowerModel, upper: Float) -> LowerModel:
+    """The combination of two planes with the highest minimum over the box (concave in the share, 0 to 1: golden section)."""
     if model is None:
         return plane
 
@@ -259,7 +259,8 @@ def _direction(point: _Point, pairs: Pairs, upper: Float, scale: Float) -> Float
     if not bent:
         # Without curvature the first step moves the most pulled weight by a fifth of the mean; the search does the rest.
         reach = 0.2 * float(w.mean()) or 0.01 * float(upper.mean())
-        step *= reach / max(float(np.abs(step).max()), np.finfo(np.float64).tiny)
+        largest = float(np.abs(step).max())
+        step *= reach / largest if largest > 0.0 else 0.0
     return np.clip(w - step, 0.0, upper) - w
 
 
