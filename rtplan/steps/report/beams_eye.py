@@ -104,4 +104,5 @@ def open_fraction(
     covered = np.minimum(right, x_edges[None, 1:]) - np.maximum(left, x_edges[None, :-1])
     inside_y = (y_centres > aperture.jaw_y1_mm) & (y_centres < aperture.jaw_y2_mm)
     in_bank = (y_centres > mlc.leaf_boundaries_mm[0]) & (y_centres < mlc.leaf_boundaries_mm[-1])
-    return np.clip(covered / np.diff(x_edges)[None, :], 0.0, 1.0) * (inside_y & in_bank)[:, None]
+    open_part: NDArray[np.float64] = np.clip(covered / np.diff(x_edges)[None, :], 0.0, 1.0)
+    return np.asarray(open_part * (inside_y & in_bank)[:, None], dtype=np.float64)

@@ -13,7 +13,7 @@ from rtplan.steps.report.colours import drawable, looks
 from rtplan.steps.report.data import ReportData
 
 # parse_math off: a structure may be called "$x". hashsalt: the same plan gives the same bytes.
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "text.parse_math": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "rtplan",
