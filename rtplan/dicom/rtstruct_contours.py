@@ -19,7 +19,7 @@ from rtplan.errors import CaseRejected
 
 MAX_POINTS = 4_000_000
 MAX_POINTS_OF_CONTOUR = 50_000
-MAX_CONTOURS_ON_SLICE = 1_000
+MAX_CONTOURS_ON_SLICE = 2_000
 _CLOSED = frozenset({"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"})
 _NUMBER_BYTES = b"0123456789+-.eE \\"
 _FAR_MM = 5_000.0  # no patient coordinate is further than this from the origin of a scanner

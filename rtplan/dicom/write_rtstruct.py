@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian
 
 from rtplan.dicom.header import base_dataset, decimal, dicom_date, dicom_time, reference, save_dataset
@@ -19,6 +21,7 @@ from rtplan.errors import SafetyStop
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, retired, yet what the attribute asks for
 _DECIMALS = 4
+_CONTOUR_DATA = Tag(0x3006, 0x0050)
 _COLOURS = {
     "EXTERNAL": (0, 255, 0),
     "PTV": (230, 0, 0),
@@ -106,14 +109,18 @@ def _contour(contour: Contour, ct: CtImage) -> Dataset:
     item.ContourImageSequence = Sequence([reference(ct.series.sop_class_uid, ct.series.sop_instance_uids[index])])
     item.ContourGeometricType = "CLOSED_PLANAR"
     item.NumberOfContourPoints = len(contour.points_xy_mm)
-    item.ContourData = _coordinates(contour)
+    text = _coordinates(contour).encode("ascii")
+    text += b" " * (len(text) % 2)
+    # As bytes, because pydicom would make an object of every single number: a large patient has millions.
+    item[_CONTOUR_DATA] = RawDataElement(_CONTOUR_DATA, "DS", len(text), text, 0, True, True)
     return item
 
 
-def _coordinates(contour: Contour) -> list[str]:
+def _coordinates(contour: Contour) -> str:
+    """x, y, z of every point as decimal strings joined by backslashes."""
     z = decimal(contour.z_mm, _DECIMALS)
     rounded = np.round(contour.points_xy_mm, _DECIMALS) + 0.0
-    return [text for x, y in rounded.tolist() for text in (_short(x), _short(y), z)]
+    return "\\".join(f"{_short(x)}\\{_short(y)}\\{z}" for x, y in rounded.tolist())
 
 
 def _short(value: float) -> str:

@@ -121,9 +121,13 @@ def _distance_to_line(p: NDArray[np.float64], q: NDArray[np.float64], point: NDA
 
 def _smaller_loop_mm2(points: NDArray[np.float64], first_edge: int, second_edge: int) -> float:
     """Area of the smaller of the two loops into which crossing edges divide a contour, mm²."""
+    p, q = points[first_edge], points[(first_edge + 1) % len(points)]
+    r, s = points[second_edge], points[(second_edge + 1) % len(points)]
+    to_p, to_q = _distance_to_line(r[None], s[None], p[None])[0], _distance_to_line(r[None], s[None], q[None])[0]
+    meeting = p + (q - p) * to_p / (to_p - to_q)
     inner = points[first_edge + 1 : second_edge + 1]
     outer = np.concatenate([points[second_edge + 1 :], points[: first_edge + 1]])
-    return min(abs(polygon_area_mm2(loop)) for loop in (inner, outer))
+    return min(abs(polygon_area_mm2(np.concatenate([[meeting], loop]))) for loop in (inner, outer))
 
 
 def doubled(contours: Sequence[Contour]) -> tuple[int, ...]:
