@@ -155,6 +155,14 @@ def test_sliding_window_equals_many_still_steps():
                 assert at(exact, x, y) == pytest.approx(total[i, j], abs=0.02)
 
 
+def test_a_leaf_that_comes_out_from_under_a_jaw_is_late():
+    # mutant: the interval taken in one piece
+    start, end = example_aperture(-60, 60), example_aperture(20, 60)
+    field = fluence_of([ControlPoint(0.0, 0.0, start), ControlPoint(10.0, 0.0, end)], dark_machine())
+    for x in (-38.5, 0.5, 18.5):
+        assert at(field, x, 0.5) == pytest.approx(10.0 * (x + 60.0) / 80.0, rel=1e-9)
+
+
 def test_moving_jaws_are_followed():
     start, end = example_aperture(-60, 60), replace(example_aperture(-60, 60), jaw_x1_mm=0.0)
     field = fluence_of([ControlPoint(0.0, 0.0, start), ControlPoint(10.0, 0.0, end)], dark_machine())

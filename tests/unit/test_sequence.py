@@ -170,6 +170,17 @@ def test_a_fluence_of_one_aperture_becomes_that_one_segment():
     assert misfit(delivered(plan, beamlets, machine), target, beamlets) < 1e-9
 
 
+@pytest.mark.parametrize("interdigitation", [True, False])
+def test_jaws_follow_the_segments_only_where_closed_leaves_need_it(interdigitation):
+    machine = example_machine()
+    machine = replace(machine, mlc=replace(machine.mlc, interdigitation=interdigitation))
+    beamlets = round_field(machine, n_beams=1)
+    target = smooth_fluence(beamlets, 4)
+    plan = plan_of(beamlets, target, machine, FollowFluence(beamlets, target))
+    boxes = {(a.jaw_x1_mm, a.jaw_x2_mm, a.jaw_y1_mm, a.jaw_y2_mm) for a, _ in static_segments(plan.beams[0])}
+    assert (len(boxes) == 1) is interdigitation
+
+
 def test_mu_of_the_plan_are_those_of_the_solver():
     machine = example_machine()
     beamlets = round_field(machine)
