@@ -147,7 +147,7 @@ def _contour(item: Dataset) -> RawContour:
     images = tuple(_text(i, "ReferencedSOPInstanceUID") for i in item.get("ContourImageSequence") or ())
     raw = item.get_item(_CONTOUR_DATA)
     data = b""
-    if raw is not None:
+    if raw is not None and raw.value is not None:
         if not isinstance(raw, RawDataElement) or raw.VR not in _NUMERIC_VRS:
             raise CaseRejected(
                 "SS_GEOMETRY_INVALID", "ContourData (3006,0050) is no decimal string", "value representation DS"
