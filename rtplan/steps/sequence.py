@@ -99,14 +99,15 @@ def segment_matrix(
     values, rows, starts = [], [], [0]
     for shape, aperture in zip(shapes, _apertures(shapes, fields, machine), strict=True):
         field = fields[shape.beam_index]
-        values.append(_beamlet_transmission(aperture, field, beamlets, machine))
+        values.append(beamlet_transmission(aperture, field, beamlets, machine))
         rows.append(field.beamlets)
         starts.append(starts[-1] + len(field.beamlets))
     data = (np.concatenate(values), np.concatenate(rows), np.array(starts))
     return sp.csc_matrix(data, shape=(len(beamlets), len(shapes)))
 
 
-def _beamlet_transmission(aperture: Aperture, field: BeamletField, beamlets: Beamlets, machine: Machine) -> Floats:
+def beamlet_transmission(aperture: Aperture, field: BeamletField, beamlets: Beamlets, machine: Machine) -> Floats:
+    """Fluence per MU that an aperture lets into each beamlet of a field, (n,): 1 open, the transmission where closed."""
     along = leaf_row_transmission(field.x_edges_mm, aperture, aperture, machine)
     y1, y2 = beamlets.y1_mm[field.beamlets], beamlets.y2_mm[field.beamlets]
     jaws = aperture.jaw_y1_mm, aperture.jaw_y2_mm
@@ -187,7 +188,7 @@ def _best_new(pool: _Pool, gradient: Floats) -> list[Shape]:
         aperture = aperture_of(shape, field, jaws, pool.machine)
         if aperture is None:
             continue
-        open_share = _beamlet_transmission(aperture, field, pool.beamlets, pool.machine)
+        open_share = beamlet_transmission(aperture, field, pool.beamlets, pool.machine)
         value = float(descent @ open_share)
         if value > WORTH_ADDING * float(np.abs(descent) @ open_share):
             found.append((value, shape))

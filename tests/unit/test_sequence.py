@@ -138,6 +138,7 @@ def test_smooth_fluence_is_followed_ever_better_by_more_segments():
     for n in (3, 8, 20):
         plan = plan_of(beamlets, target, machine, FollowFluence(beamlets, target), n)
         misfits.append(misfit(delivered(plan, beamlets, machine), target, beamlets))
+        assert sum(len(static_segments(b)) for b in plan.beams) <= 2 * n
     assert misfits[0] < 0.25 and misfits[1] < 0.06 and misfits[2] < 0.03
 
 
