@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from rtplan.errors import CaseRejected
+from rtplan.errors import CaseRejected, RtplanError
 
 _SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 
@@ -33,13 +34,25 @@ def open_rt_object(path: Path, *, sop_class_uid: str, kind: str, max_bytes: int)
             raise CaseRejected(f"{kind}_TRANSFER_SYNTAX", f"{path.name} is encoded as {syntax or 'nothing stated'}",
                                "an uncompressed transfer syntax", "export it uncompressed")  # fmt: skip
         dataset = pydicom.dcmread(path)
-    except (OSError, InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError) as error:
+    except (OSError, InvalidDicomError) as error:
         raise CaseRejected(f"{kind}_UNREADABLE", f"{path.name}: {error}", "a DICOM part 10 file") from error
     if dataset.get("SOPClassUID") != sop_class_uid:
         raise CaseRejected(
             f"{kind}_SOPCLASS", f"{path.name} has SOP class {dataset.get('SOPClassUID', 'none')}", sop_class_uid
         )
     return dataset
+
+
+@contextmanager
+def refusing_malformed(kind: str, path: Path) -> Iterator[None]:
+    """Turns whatever a malformed data set makes pydicom or its reader raise into CaseRejected <kind>_MALFORMED."""
+    try:
+        yield
+    except RtplanError:
+        raise
+    except Exception as error:  # hostile bytes make pydicom raise anything, and only while a value is looked at
+        found = f"{path.name}: a value cannot be understood ({type(error).__name__}: {error})"
+        raise CaseRejected(f"{kind}_MALFORMED", found, "a valid DICOM object", "export it again") from error
 
 
 def required(dataset: Dataset, keyword: str, *, code: str, where: str) -> Any:

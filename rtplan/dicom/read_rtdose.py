@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
 from pydicom.uid import ExplicitVRBigEndian, RTDoseStorage
 
-from rtplan.dicom.open_rt import number, numbers, open_rt_object, required
+from rtplan.dicom.open_rt import number, numbers, open_rt_object, refusing_malformed, required
 from rtplan.domain.dose import Dose
 from rtplan.domain.grid import Grid
 from rtplan.errors import CaseRejected
@@ -23,7 +23,12 @@ def read_rtdose(path: Path) -> Dose:
 
     Raises CaseRejected with a code that starts with RTDOSE_.
     """
-    dataset = open_rt_object(path, sop_class_uid=RTDoseStorage, kind="RTDOSE", max_bytes=_MAX_BYTES)
+    with refusing_malformed("RTDOSE", path):
+        return _read(open_rt_object(path, sop_class_uid=RTDoseStorage, kind="RTDOSE", max_bytes=_MAX_BYTES))
+
+
+def _read(dataset: FileDataset) -> Dose:
+    """The dose that a data set holds."""
     units, kind = dataset.get("DoseUnits"), dataset.get("DoseType")
     if units != "GY" or kind != "PHYSICAL":
         raise CaseRejected("RTDOSE_UNITS", f"units {units}, type {kind}", "units GY, type PHYSICAL")

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import RTPlanStorage
 
 from rtplan.dicom.header import machine_name
-from rtplan.dicom.open_rt import number, open_rt_object, required
+from rtplan.dicom.open_rt import number, open_rt_object, refusing_malformed, required
 from rtplan.dicom.read_beam import read_beam
 from rtplan.domain.machine import Machine
 from rtplan.domain.plan import DeliverablePlan, PlanBeam
@@ -43,7 +43,12 @@ def read_rtplan(path: Path, machines: Mapping[str, Machine]) -> ReadPlan:
     Raises CaseRejected with MACHINE_UNKNOWN or a code that starts with RTPLAN_ for whatever rtplan cannot reproduce.
     Unspecified values of a control point are those of the one before (DICOM PS3.3 C.8.8.14.5).
     """
-    dataset = open_rt_object(path, sop_class_uid=RTPlanStorage, kind="RTPLAN", max_bytes=_MAX_BYTES)
+    with refusing_malformed("RTPLAN", path):
+        return _read(open_rt_object(path, sop_class_uid=RTPlanStorage, kind="RTPLAN", max_bytes=_MAX_BYTES), machines)
+
+
+def _read(dataset: FileDataset, machines: Mapping[str, Machine]) -> ReadPlan:
+    """The plan that a data set holds."""
     if dataset.get("RTPlanGeometry") != "PATIENT":
         raise CaseRejected("RTPLAN_GEOMETRY", f"RTPlanGeometry is {dataset.get('RTPlanGeometry')!r}", "PATIENT")
     fractions, meterset = _fraction_group(dataset)

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pydicom
 import pytest
 from pydicom.dataset import Dataset
@@ -242,10 +243,29 @@ def test_a_deflated_file_is_refused_unread(tmp_path: Path):
         read_rtplan(path, MACHINES)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom warns of each odd value, the reader refuses
+def test_damaged_bytes_are_refused_or_read_but_never_crash(tmp_path: Path):
+    # mutant: without refusing_malformed
+    draw, path = np.random.default_rng(1), tmp_path / "p.dcm"
+    clean = np.frombuffer(plan_bytes(), dtype=np.uint8)
+    refused = 0
+    for _ in range(150):
+        bytes_ = clean.copy()
+        for position in draw.integers(132, len(bytes_), 4):
+            bytes_[position] = draw.integers(0, 256)
+        path.write_bytes(bytes_.tobytes()[: len(bytes_) if draw.random() < 0.8 else int(draw.integers(132, len(bytes_)))])
+        try:
+            read_rtplan(path, MACHINES)
+        except CaseRejected as error:
+            refused += 1
+            assert error.code.startswith(("RTPLAN_", "MACHINE_UNKNOWN"))
+    assert refused > 50
+
+
 @pytest.mark.parametrize("content", [b"", b"not DICOM at all" * 50, b"\0" * 128 + b"DICM" + b"\xff" * 64])
 def test_what_is_no_dicom_is_refused(tmp_path: Path, content: bytes):
     (tmp_path / "p.dcm").write_bytes(content)
-    with pytest.raises(CaseRejected, match=r"RTPLAN_(UNREADABLE|TRANSFER_SYNTAX)"):
+    with pytest.raises(CaseRejected, match=r"RTPLAN_(UNREADABLE|TRANSFER_SYNTAX|MALFORMED)"):
         read_rtplan(tmp_path / "p.dcm", MACHINES)
 
 
