@@ -201,17 +201,17 @@ def test_masks_of_a_real_patient_come_back_exactly(tmp_path: Path):
     sys.path.insert(0, str(shared / "tools"))
     import openkbp_to_dicom as openkbp
 
-    patient = openkbp.convert(str(npz), str(tmp_path), want_dose=False)
-    n = patient.raw.shape[0]
+    patient = openkbp.Patient(str(npz))
+    patient.keep_slices(patient.body_z[0], patient.body_z[1] + 1)
+    names = ["BODY", *(name for name in patient.masks if name not in ("External", "possible_dose_mask"))]
+    openkbp.save(openkbp.rtstruct(patient, names, "edge", False), tmp_path / "RS.dcm")
     ct = small_ct(Grid(patient.raw.shape, tuple(patient.spacing.tolist()), tuple(patient.origin.tolist())))
-    first = pydicom.dcmread(tmp_path / "CT" / "CT_001.dcm", stop_before_pixels=True)
     series = replace(
         ct.series,
         patient=replace(ct.series.patient, patient_id=patient.pid, birth_date=""),
-        study_instance_uid=first.StudyInstanceUID,
-        series_instance_uid=first.SeriesInstanceUID,
-        frame_of_reference_uid=first.FrameOfReferenceUID,
-        sop_instance_uids=tuple(openkbp.ct_uid(patient, k) for k in range(n)),
+        series_instance_uid=openkbp.uid(patient.pid, "series", "ct"),
+        frame_of_reference_uid=openkbp.uid(patient.pid, "frame"),
+        sop_instance_uids=tuple(openkbp.ct_uid(patient, k) for k in range(patient.raw.shape[0])),
     )
     found = read_rtstruct(tmp_path / "RS.dcm", replace(ct, series=series))
     assert len(found.rois) == 10
