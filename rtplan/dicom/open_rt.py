@@ -51,7 +51,7 @@ def refusing_malformed(kind: str, path: Path) -> Iterator[None]:
     except RtplanError:
         raise
     except Exception as error:  # hostile bytes make pydicom raise anything, and only while a value is looked at
-        found = f"{path.name}: a value cannot be understood ({type(error).__name__}: {error})"
+        found = f"{path.name}: a value cannot be understood ({type(error).__name__})"
         raise CaseRejected(f"{kind}_MALFORMED", found, "a valid DICOM object", "export it again") from error
 
 
