@@ -125,11 +125,11 @@ class StepDisplay:
     def _line(self, case: str, step: str, title: str, fraction: float, message: str) -> None:
         last_step, last_time = self._said.get(case, ("", 0.0))
         now = time.monotonic()
-        if fraction < 1.0 and (fraction == 0.0 or (step == last_step and now - last_time < LINE_EVERY_S)):
-            return
-        if fraction < 1.0 and step != last_step:
-            # A step that is quick says one line at its end; a slow one speaks up after a while.
+        if step != last_step:
+            last_time = now
             self._said[case] = step, now
+        # A quick step says one line, at its end; a slow one speaks up now and then.
+        if fraction < 1.0 and now - last_time < LINE_EVERY_S:
             return
         self._said[case] = step, now
         sys.stderr.write(f"{title} {fraction:4.0%} {message}".rstrip() + "\n")

@@ -106,7 +106,6 @@ def _publish(staging: Path, out_dir: Path) -> tuple[str, ...]:
 def settle(job: Job, outcome: CaseOutcome) -> None:
     """Leave the output folder as the outcome says: the plan's files, or nothing but the verdict."""
     out_dir = Path(job.out_dir)
-    discard_partials(out_dir)
     if outcome.planned:
         return
     clear_results(out_dir)

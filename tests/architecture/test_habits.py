@@ -44,7 +44,7 @@ UNITS = (
         "hu",
     ),
     *("g_cm3", "cm2_g", "mev_cm2", "mm_s", "deg_s", "mu_min", "bytes"),
-    *("rel", "fraction", "factor", "weight", "weights", "gap", "tolerance", "ratio", "power", "share"),
+    *("rel", "fraction", "factor", "weight", "weights", "gap", "tolerance", "ratio", "power", "share", "transmission"),
 )
 _HAS_UNIT = re.compile(rf"(^|_)({'|'.join(UNITS)})$")
 # Numbers without unit: mathematics, fractions of something, settings of a solver.

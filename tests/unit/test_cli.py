@@ -184,6 +184,17 @@ def test_overwrite_leaves_no_old_result_beside_a_verdict(engine, inputs, tmp_pat
     assert names(out) == {"verdict.json", "notes.txt"}
 
 
+def test_overwrite_leaves_no_old_verdict_beside_a_plan(engine, inputs, tmp_path: Path):
+    # mutant: do not clear the folder first
+    engine(MET)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "verdict.json").write_text("of yesterday")
+    (out / ".partial-0").mkdir()  # of a run that was killed
+    assert run(["plan", *inputs, "-o", str(out), "--overwrite"]) == 0
+    assert names(out) == set(PLAN_FILES)
+
+
 def test_output_inside_the_ct_folder_is_refused(engine, inputs, tmp_path: Path):
     engine(MET)
     assert run(["plan", *inputs, "-o", str(tmp_path / "ct" / "out")]) == 2

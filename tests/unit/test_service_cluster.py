@@ -45,7 +45,7 @@ def make_planner():
 
 @pytest.fixture(scope="module")
 def two_workers() -> Cluster:
-    with cluster(None, workers=2, threads=1) as local:
+    with cluster(None, workers=2, threads=3) as local:
         yield local
 
 
@@ -87,7 +87,7 @@ def test_progress_reaches_the_client_from_another_process_with_its_share_of_thre
         time.sleep(0.01)
     assert said[0] == ("good", "ingest", 0.5, "half")
     assert said[1][2] == 1.0
-    assert said[1][3].endswith("threads 1")
+    assert said[1][3].endswith("threads 3")
     assert f"pid {os.getpid()} " not in said[1][3]
 
 
