@@ -1,6 +1,7 @@
 """Monte Carlo reference fields (EGSnrc) as what the dose engine takes: slab phantoms and open fields in patients.
 
-All doses here are Gy per MeV/cm² of energy fluence on the beam axis at the isocentre plane, without the patient. A slab phantom's
+All doses here are Gy per MeV/cm² of energy fluence on the beam axis at the isocentre plane, without the patient. A slab
+phantom's
 depth axis becomes LPS y, its y becomes z: the beam at gantry 0 runs along +y.
 """
 
@@ -26,9 +27,9 @@ _SUB_BINS = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceField:
-    """One Monte Carlo field on its own voxels: edges in mm by axis (z, y, x), dose and 1 sigma (z, y, x); `scored` where it counts.
+    """One Monte Carlo field on its own voxels: edges in mm by axis (z, y, x), dose and 1 sigma (z, y, x).
 
-    `density` is on the uniform grid that the engine calculates on.
+    `density` is on the uniform grid that the engine calculates on; `scored` voxels take part in comparisons.
     """
 
     name: str
@@ -56,7 +57,7 @@ class ReferenceField:
     def centres_xyz_mm(self) -> NDArray[np.float64]:
         """Centres of the Monte Carlo voxels, (z, y, x, 3)."""
         z, y, x = ((e[1:] + e[:-1]) / 2 for e in self.edges_zyx_mm)
-        return np.stack([a for a in np.meshgrid(z, y, x, indexing="ij")][::-1], axis=-1)
+        return np.stack(np.meshgrid(z, y, x, indexing="ij")[::-1], axis=-1)
 
 
 def beam_model(data: Any) -> BeamModel:

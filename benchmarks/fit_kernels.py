@@ -23,9 +23,10 @@ RADII_CM = np.concatenate([np.linspace(0, 8, 120), np.linspace(8.3, 60, 60)])
 def fit_cone(shell_per_sr: Floats, sigma_per_sr: Floats, r_edges_cm: Floats) -> Floats:
     """Amplitudes Q_i of the exponentials and, last, the local share of one cone of one energy, per sr.
 
-    Least squares of the shells' energies, each to its own uncertainty and 10 %, and of the running sum over the radius, to 0.1 % of
-    the cone's energy: what lies within a radius decides the dose in a field. A ridge of 1e-3 keeps neighbouring components
-    from cancelling more than they must. The energy deposited per path is held non-negative at every radius, the local share too.
+    Least squares of the shells' energies, each to its own uncertainty and 10 %, and of the running sum over the radius, to
+    0.1 % of the cone's energy: what lies within a radius decides the dose in a field. A ridge of 1e-3 keeps neighbouring
+    components from cancelling more than they must. The energy deposited per path is held non-negative at every radius, the
+    local share too.
     """
     decay = np.exp(-np.outer(r_edges_cm, EXPONENTS))
     first = np.eye(len(shell_per_sr))[:, :1]

@@ -20,7 +20,7 @@ _GRID = np.linspace(-1.0, 1.0, 5)
 
 
 def ray_axes(beam_axes: Floats, u: float, v: float) -> Floats:
-    """Orthonormal rows (3, 3) whose last one is the ray with slopes (u, v) to the beam axis, travelling away from the source."""
+    """Orthonormal rows (3, 3); the last one is the ray with slopes (u, v) to the beam axis, away from the source."""
     ray = u * beam_axes[0] + v * beam_axes[1] - beam_axes[2]
     ray = ray / np.linalg.norm(ray)
     across = beam_axes[0] - (beam_axes[0] @ ray) * ray

@@ -2,20 +2,25 @@
 
 terma
     T_g(r) = ρe(r) Ψ(r) f(R) (SAD/|r - s|)² t_g(d(r))
-    d = ∫ρe dl from the source to the voxel's centre, exact (Siddon, Med Phys 12:252, 1985), cm; Ψ the fluence map averaged over the
-    voxel's shadow on the isocentre plane (a box with the variance of the true shadow: exact where the beam lies along the
-    grid); f the off-axis factor at the radius R of the voxel's centre projected on the isocentre plane; t_g tabulated, linear between depths.
-    electron_density_rel (z, y, x) float32 -> (G, z, y, x) float32, cm⁻¹ times the unit of Ψ: energy released per cm³ by an
-    energy fluence of 1 cm⁻². Tolerance: cpu within 1e-5 of the reference's maximum.
+    d = ∫ρe dl from the source to the voxel's centre, exact (Siddon, Med Phys 12:252, 1985), cm; Ψ the fluence map averaged
+    over the voxel's shadow on the isocentre plane (a box with the variance of the true shadow: exact where the beam lies
+    along
+    the grid); f the off-axis factor at the radius R of the voxel's centre projected on the isocentre plane; t_g tabulated,
+    linear between depths. electron_density_rel (z, y, x) float32 -> (G, z, y, x) float32, cm⁻¹ times the unit of Ψ: energy
+    released per cm³ by an energy fluence of 1 cm⁻². Zero where the density is. Tolerance: 1e-5 of the maximum.
 
 superpose
-    Collapsed cone superposition (Ahnesjö, Med Phys 16:577, 1989) along lines of voxels with exponents a_i = a_0 2^i. For each
+    Collapsed cone superposition (Ahnesjö, Med Phys 16:577, 1989) along lines of voxels; exponents a_i = a_0 2^i. For each
     direction k and component i, on entering a voxel of path x = ρe Δs with the energy P still to be deposited and
-    Q = Σ_f F_f C_{k,f,i} released in the voxel, uniformly along its path:
+    Q = Σ_b Σ_g T_bg Σ_t τ_t(u, v) C_{b,k,(g,t),i} released in the voxel, uniformly along its path:
         deposit P (1 - e^{-ax}) + Q (1 - g),   g = (1 - e^{-ax}) / (ax);   P' = P e^{-ax} + Q g
-    fields (F, z, y, x) float32, cone_kernels (K, F, I) float32, directions (K, 3) unit (x, y, z) -> energy deposited per cm³ (z, y, x)
-    float32, in the unit of the fields. What reaches the edge of the grid is lost. Lines: `kernels.lines.line_steps`.
-    Tolerance: cpu within 2e-5 of the reference's maximum.
+    u, v are the slopes of the beam's ray through the voxel's centre, τ the terms of `kernels.cones.tilt_terms`.
+    released (B, G, z, y, x) float32, zero where the density is; cone_kernels (B, K, G * terms, I) float32; directions
+    (K, 3) unit
+    (x, y, z) -> energy deposited per cm³ (z, y, x) float32, in the unit of `released`. All beams share one sweep a
+    direction.
+    What reaches the edge of the grid is lost. Lines: `kernels.lines.line_steps`. Tolerance: 2e-5 of the maximum for
+    a_0 ρe Δs up to 0.4 in a voxel; the result does not depend on the number of threads.
 
 split_field
     Which part of each voxel each beamlet covers: of sub³ points in the voxel, the share whose projection from the source
@@ -24,8 +29,10 @@ split_field
 deposit_columns
     Columns of the influence matrix. From every source voxel (release E at its centre) along every cone k through the voxels
     home + offset_zyx[k, n], E (C_k(s_n) - C_k(s_{n-1})) is deposited: s = ∫ρe dl from the centre, C_k the cone's cumulative
-    kernel, linear between `table_step_cm`; the line ends with the table or the grid. Times `dose_per_energy`, in voxels with
-    row_of >= 0. offset_zyx (K, N, 3) int16, step_cm (K,), cumulative (B, K, M) float32. Entries above `threshold` of the
+    kernel, linear between `table_step_cm`; the line ends at the table's place reach_k or with the grid. Times
+    `dose_per_energy`, in voxels with
+    row_of >= 0. offset_zyx (K, N, 3) int16, step_cm (K,), cumulative (B, K, M) float32, reach (K,) < M. Entries above
+    `threshold` of the
     column's largest are kept in 16 bits, dose = scale * level. Returns start (n + 1,), row (nnz,) ascending in a column,
     level (nnz,) uint16, scale (n,). Tolerance: before rounding to levels, cpu within 1e-4 of the reference's largest.
 

@@ -62,14 +62,15 @@ def direction_set(count: int) -> NDArray[np.float64]:
             for signs in product((1.0, -1.0), repeat=3)
         }
         points += sorted(images)  # type: ignore[arg-type]
-    unit = np.array(points)
-    return unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    unit: NDArray[np.float64] = np.array(points)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    return unit
 
 
 def cell_weights(
     directions: NDArray[np.float64], axes: NDArray[np.float64], theta_edges_rad: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Share of each polar bin's solid angle about a ray that falls nearest to each direction: (K, n_theta), columns sum to 1.
+    """Share of each polar bin about a ray that lies nearest to each direction: (K, n_theta), columns sum to 1.
 
     `axes` rows: two transverse unit vectors and the ray's own direction of travel. Sampled at 3 polar angles of equal solid
     angle a bin times 96 azimuths, so the sum over directions is exact whatever the sampling.

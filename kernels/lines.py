@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 class LineSteps:
     """How lines of one direction walk through a [z, y, x] array; every voxel lies on exactly one line.
 
-    `axes` are the array axes of planes (dominant), rows and columns. The plane visited at step n is `planes[n]`; a line that starts
+    `axes` are the array axes of planes (dominant), rows and columns. The plane visited at step n is `planes[n]`; a line
+    that starts
     in row j, column c lies there in row j + row_shift[n], column c + column_shift[n]. `step_cm` is the path in one voxel.
     """
 
@@ -29,7 +30,7 @@ PLANE_ROW_COLUMN = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # by dominant axis; column
 def line_steps(
     direction_xyz: NDArray[np.float64], shape_zyx: tuple[int, int, int], spacing_zyx_mm: tuple[float, float, float]
 ) -> LineSteps:
-    """Steps of the lines along a unit vector. Shifts are the accumulated slope, rounded: off the true line by half a voxel at most."""
+    """Steps of the lines along a unit vector; shifts are rounded slopes, half a voxel off the true line at most."""
     slope = np.asarray(direction_xyz, dtype=np.float64)[::-1] / np.asarray(spacing_zyx_mm)
     # Rounded, so that a tie between axes falls the same way whatever the last bit says.
     axis = int(np.argmax(np.round(np.abs(slope), 9)))
@@ -39,6 +40,7 @@ def line_steps(
 
     def shift(other: int) -> NDArray[np.int64]:
         per_plane = slope[other] / abs(slope[axis])
-        return np.rint(np.round(per_plane * step, 9)).astype(np.int64)
+        rounded: NDArray[np.int64] = np.rint(np.round(per_plane * step, 9)).astype(np.int64)
+        return rounded
 
     return LineSteps(axes, planes.astype(np.int64), shift(axes[1]), shift(axes[2]), float(0.1 / abs(slope[axis])))

@@ -15,8 +15,8 @@ class KernelTable:
     """Monoenergetic energy-deposition kernels in water as sums of exponentials, common to all energies and angles.
 
     Along a cone at polar angle bin t a photon of energy e that interacts deposits, within the radius r,
-    Σ_i fraction_per_sr[e, t, i] (1 - exp(-a_i r)) of its energy per sr, with a_i = `smallest_exponent_per_cm` * 2^i; over all
-    angles together, `local_fraction`[e] more goes no further than about 0.5 mm.
+    Σ_i fraction_per_sr[e, t, i] (1 - exp(-a_i r)) of its energy per sr, where a_i = a_0 2^i and a_0 is
+    `smallest_exponent_per_cm`; over all angles, `local_fraction`[e] more goes no further than about 0.5 mm.
     `energy_mev` (E,), `theta_edges_rad` (T + 1,), `fraction_per_sr` (E, T, I), `local_fraction` (E,).
     """
 
@@ -34,7 +34,8 @@ class KernelTable:
     @property
     def exponents_per_cm(self) -> Floats:
         """a_i, (I,)."""
-        return self.smallest_exponent_per_cm * 2.0 ** np.arange(self.fraction_per_sr.shape[2])
+        power = np.arange(self.fraction_per_sr.shape[2], dtype=np.float64)
+        return self.smallest_exponent_per_cm * np.exp2(power)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

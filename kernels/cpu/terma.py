@@ -1,5 +1,8 @@
 """CPU `terma`: Numba over slices. See `kernels.contract`."""
 
+# mypy: disable-error-code="no-untyped-def"
+# Numba gives the compiled functions their types.
+
 from __future__ import annotations
 
 from math import sqrt

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.contract import GridGeometry
+from kernels.cones import tilt_terms
+from kernels.contract import BeamGeometry, GridGeometry
 from kernels.lines import LineSteps, line_steps
 
 
 def superpose(
     electron_density_rel: NDArray[np.floating],
-    fields: NDArray[np.floating],
+    released: NDArray[np.floating],
     cone_kernels: NDArray[np.floating],
     directions: NDArray[np.float64],
     *,
     grid: GridGeometry,
+    beams: Sequence[BeamGeometry],
     smallest_exponent_per_cm: float,
 ) -> NDArray[np.float32]:
     """Energy deposited per cm³ (z, y, x), collapsed cones along lines of voxels. See `kernels.contract`."""
     total = np.zeros(grid.shape_zyx)
     density = np.asarray(electron_density_rel, dtype=np.float64)
-    source = np.asarray(fields, dtype=np.float64)
-    exponents = smallest_exponent_per_cm * 2.0 ** np.arange(cone_kernels.shape[2])
-    for direction, kernel in zip(directions, cone_kernels, strict=True):
+    fields = np.concatenate([_tilted(one, beam, grid) for one, beam in zip(released, beams, strict=True)])
+    kernels = np.concatenate(list(cone_kernels.astype(np.float64)), axis=1)  # (K, all beams' fields, I)
+    exponents = smallest_exponent_per_cm * np.exp2(np.arange(kernels.shape[2], dtype=np.float64))
+    for direction, kernel in zip(directions, kernels, strict=True):
         steps = line_steps(direction, grid.shape_zyx, grid.spacing_zyx_mm)
-        released = np.einsum("fzyx,fi->zyxi", source, kernel.astype(np.float64))
-        total += _one_direction(density, released, steps, exponents)
+        source: NDArray[np.float64] = np.einsum("fzyx,fi->zyxi", fields, kernel)
+        total += _one_direction(density, source, steps, exponents)
     return total.astype(np.float32)
+
+
+def _tilted(released: NDArray[np.floating], beam: BeamGeometry, grid: GridGeometry) -> NDArray[np.float64]:
+    """A beam's released energy times each tilt term of its rays: (G * terms, z, y, x)."""
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape_zyx), indexing="ij"), axis=-1)
+    points = index[..., ::-1] * np.array(grid.spacing_zyx_mm[::-1]) + np.array(grid.origin_xyz_mm)
+    x, y, z = np.moveaxis((points - beam.source_xyz_mm) @ beam.axes.T, -1, 0)
+    terms = tilt_terms(x / -z, y / -z)
+    return np.stack([group * term for group in np.asarray(released, dtype=np.float64) for term in terms])
 
 
 def _one_direction(

@@ -11,9 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erf
 
 from kernels.backend import get_backend
-from kernels.cones import cone_kernels, tilt_terms
+from kernels.cones import cone_kernels
 from kernels.contract import Backend, BackendUnavailable, BeamGeometry, BeamTables, FluenceTable, GridGeometry, fluence_table
 from kernels.directions import direction_set
 from kernels.polyenergetic import GroupKernels, group_kernels, grouped_spectrum, terma_table
@@ -32,6 +33,7 @@ N_GROUPS = 3
 DEPTH_STEP_CM = 0.1
 DEPTH_MAX_CM = 120.0
 BLUR_PIXEL_MM = 1.0
+BEAMS_AT_ONCE = 9  # beams that share a sweep: the released energy of all of them is held at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,14 +91,6 @@ def grid_geometry(grid: Grid) -> GridGeometry:
     return GridGeometry(grid.shape_zyx, grid.spacing_zyx_mm, grid.origin_xyz_mm)
 
 
-def slopes(grid: Grid, geometry: BeamGeometry) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Slopes of the ray through each voxel's centre across the beam axis, (z, y, x) each."""
-    axes = [grid.x_mm()[None, None, :], grid.y_mm()[None, :, None], grid.z_mm()[:, None, None]]
-    relative = [a - s for a, s in zip(axes, geometry.source_xyz_mm, strict=True)]
-    along = [sum(c * r for c, r in zip(axis, relative, strict=True)) for axis in geometry.axes]
-    return (along[0] / -along[2]).astype(np.float32), (along[1] / -along[2]).astype(np.float32)
-
-
 def source_blur_mm(model: BeamModel, sad_mm: float) -> tuple[float, float]:
     """Gaussian sigma of the source's shadow at the isocentre plane behind the collimator, mm along beam X and Y.
 
@@ -128,13 +122,12 @@ def _spread(edges_mm: NDArray[np.float64], fine_mm: NDArray[np.float64], sigma_m
     """Mean over each fine pixel of each map pixel's indicator convolved with the Gaussian, (n_fine, n)."""
     if sigma_mm == 0:
         return np.eye(len(edges_mm) - 1)
-    from scipy.special import erf
-
     z = (fine_mm[:, None] - edges_mm[None, :]) / sigma_mm
     # Integral of the normal distribution function: z Φ(z) + φ(z).
     ramp = sigma_mm * (z * 0.5 * (1 + erf(z / np.sqrt(2))) + np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi))
     inside = ramp[:, :-1] - ramp[:, 1:]
-    return np.diff(inside, axis=0) / np.diff(fine_mm)[:, None]
+    mean: NDArray[np.float64] = np.diff(inside, axis=0) / np.diff(fine_mm)[:, None]
+    return mean
 
 
 class CollapsedCone:
@@ -146,6 +139,10 @@ class CollapsedCone:
         """What the contract tests run it on."""
         return {"backend": "cpu", "quality": "quick"}
 
+    def cones(self, quality: str) -> int:
+        """Number of cone directions of a quality."""
+        return DIRECTIONS[quality]
+
     def dose(
         self, density: DensityImage, fluence: Sequence[FluenceMap], model: BeamModel, *, quality: str, backend: str
     ) -> NDArray[np.float32]:
@@ -155,11 +152,13 @@ class CollapsedCone:
         """
         kernels = load_backend(backend)
         energy = np.zeros(density.grid.shape_zyx, dtype=np.float32)
-        for one in fluence:
-            energy += _energy_per_cc(density, one, model, kernels, DIRECTIONS[quality])
+        for first in range(0, len(fluence), BEAMS_AT_ONCE):
+            energy += _energy_per_cc(density, fluence[first : first + BEAMS_AT_ONCE], model, kernels, DIRECTIONS[quality])
         scale = GY_PER_MEV_PER_G * model.energy_fluence_per_mu_mev_cm2
         mass = density.mass_density_g_cm3
-        return np.divide(energy * np.float32(scale), mass, out=np.zeros_like(energy), where=mass > 0)
+        dose_gy = np.zeros_like(energy)
+        np.divide(energy * np.float32(scale), mass, out=dose_gy, where=mass > 0)
+        return dose_gy
 
     def influence(
         self,
@@ -171,39 +170,43 @@ class CollapsedCone:
         backend: str,
         progress: Progress,
     ) -> InfluenceOperator:
-        """Dose of each beamlet for 1 MU in the voxels `voxel_index` of `density.grid`: its near field, see `_cone_columns`."""
+        """Dose of each beamlet for 1 MU in the voxels `voxel_index`: its near field, see `_cone_columns`."""
         from rtplan.engines._cone_columns import near_field_columns
 
         return near_field_columns(density, beamlets, model, voxel_index, backend=backend, progress=progress)
 
 
 def _energy_per_cc(
-    density: DensityImage, fluence: FluenceMap, model: BeamModel, kernels: Backend, n_directions: int
+    density: DensityImage, fluence: Sequence[FluenceMap], model: BeamModel, kernels: Backend, n_directions: int
 ) -> NDArray[np.float32]:
-    """Energy deposited per cm³ by one beam, per MeV/cm² of energy fluence a MU: cm⁻¹ MU."""
-    line = beamline(fluence.beam, model, n_directions)
+    """Energy deposited per cm³ by some beams, per MeV/cm² of energy fluence a MU: cm⁻¹ MU."""
     grid = grid_geometry(density.grid)
-    table = blurred_fluence(fluence, model)
-    released = kernels.terma(density.electron_density_rel, grid=grid, beam=line.geometry, fluence=table, tables=line.tables)
-    u, v = slopes(density.grid, line.geometry)
-    terms = tilt_terms(u, v)
-    fields = np.stack([r * t for r in released for t in terms])
-    cones = cone_kernels(
-        line.kernels.per_sr,
-        line.theta_edges_rad,
-        line.directions,
-        line.geometry.axes,
-        _max_slope(table, fluence.beam.sad_mm),
+    lines = [beamline(one.beam, model, n_directions) for one in fluence]
+    tables = [blurred_fluence(one, model) for one in fluence]
+    released = np.stack(
+        [
+            kernels.terma(density.electron_density_rel, grid=grid, beam=line.geometry, fluence=table, tables=line.tables)
+            for line, table in zip(lines, tables, strict=True)
+        ]
     )
+    cones = np.stack([_cones(line, table) for line, table in zip(lines, tables, strict=True)])
     spread = kernels.superpose(
         density.electron_density_rel,
-        fields,
+        released,
         cones,
-        line.directions,
+        lines[0].directions,
         grid=grid,
-        smallest_exponent_per_cm=line.smallest_exponent_per_cm,
+        beams=[line.geometry for line in lines],
+        smallest_exponent_per_cm=lines[0].smallest_exponent_per_cm,
     )
-    return spread + np.tensordot(line.kernels.local.astype(np.float32), released, axes=1)
+    local = np.tensordot(lines[0].kernels.local.astype(np.float32), released.sum(axis=0), axes=1)
+    return (spread + local).astype(np.float32)
+
+
+def _cones(line: Beamline, table: FluenceTable) -> NDArray[np.float32]:
+    """Cone kernels of one beam for the rays of its field."""
+    largest = _max_slope(table, line.geometry.sad_mm)
+    return cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, largest)
 
 
 def _max_slope(table: FluenceTable, sad_mm: float) -> tuple[float, float]:
@@ -222,7 +225,7 @@ def dose(
 
 
 def reference_output(model: BeamModel, *, sad_mm: float = 1000.0, backend: str = "cpu") -> float:
-    """Gy per MU at the reference conditions: water, source to surface 100 cm, 10x10 cm² there, depth of maximum, on the axis.
+    """Gy per MU at the reference conditions: water, SSD 100 cm, 10x10 cm² there, depth of maximum, on the axis.
 
     The largest mean over the central 5 x 5 mm² of a 2.5 mm grid, by depth, in a block of 24 x 24 x 15 cm³.
     """

@@ -35,11 +35,13 @@ def released(name):
 
 def deposited(name):
     random = np.random.default_rng(5)
-    fields = random.uniform(0, 1, (2, *SHAPE)).astype(np.float32)
-    fields[0, :5], fields[1, :, :, 6:] = 0, 0
-    fields[:, body() == 0] = 0
-    kernels = random.uniform(-0.1, 1, (86, 2, 9)).astype(np.float32)
-    return get_backend(name).superpose(body(), fields, kernels, direction_set(86), grid=GRID, smallest_exponent_per_cm=0.04)
+    energy = random.uniform(0, 1, (2, 2, *SHAPE)).astype(np.float32)
+    energy[0, :, :5], energy[1, :, :, :, 6:] = 0, 0
+    energy[:, :, body() == 0] = 0
+    kernels = random.uniform(-0.1, 1, (2, 86, 12, 9)).astype(np.float32)
+    other = BeamGeometry(np.array([0.0, -300.0, 0.0]), np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]]), 300.0)
+    options = {"grid": GRID, "beams": (TURNED, other), "smallest_exponent_per_cm": 0.04}
+    return get_backend(name).superpose(body(), energy, kernels, direction_set(86), **options)
 
 
 OTHERS = [name for name in BACKENDS if name != "reference"]

@@ -107,12 +107,16 @@ def test_superposition_loses_no_energy_in_a_large_medium():
     # mutant: Q (1 - g) deposited but Q instead of Q g passed on
     shape = (25, 25, 25)
     dense = np.full(shape, 60.0, dtype=np.float32)
-    fields = np.zeros((1, *shape), dtype=np.float32)
-    fields[0, 12, 12, 12] = 1.0
-    kernels = np.random.default_rng(1).uniform(0, 1, (86, 1, 6)).astype(np.float32)
-    grid = GridGeometry(shape, (5.0, 5.0, 5.0), (0.0, 0.0, 0.0))
+    released = np.zeros((1, 1, *shape), dtype=np.float32)
+    released[0, 0, 12, 12, 12] = 1.0
+    kernels = np.zeros((1, 86, N_TERMS, 6), dtype=np.float32)
+    kernels[:, :, 0] = np.random.default_rng(1).uniform(0, 1, (86, 6))
+    grid, beam = (
+        GridGeometry(shape, (5.0, 5.0, 5.0), (0.0, 0.0, 0.0)),
+        BeamGeometry(np.array([0.0, -1000.0, 0.0]), AXES, 1000.0),
+    )
     total = get_backend("reference").superpose(
-        dense, fields, kernels, direction_set(86), grid=grid, smallest_exponent_per_cm=0.04
+        dense, released, kernels, direction_set(86), grid=grid, beams=(beam,), smallest_exponent_per_cm=0.04
     )
     assert total.sum() == pytest.approx(kernels.sum(), rel=1e-3)
 
