@@ -137,7 +137,6 @@ def tidied(folder: Path) -> Iterator[None]:
 
 def clear_results(out_dir: Path) -> None:
     """Remove what an earlier run of the engine wrote into a folder, and nothing else."""
-    discard_partials(out_dir)
     for name in (*PLAN_FILES, VERDICT_FILE):
         (out_dir / name).unlink(missing_ok=True)
 
