@@ -74,12 +74,22 @@ def _grown(array, capacity):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
 def _walk(
-    source_voxel, source_energy, source_kernel, density_rel, offset_zyx, step_cm, cumulative, per_cm, energy, stamp, mark
+    source_voxel,
+    source_energy,
+    source_kernel,
+    density_rel,
+    offset_zyx,
+    step_cm,
+    cumulative,
+    reach,
+    per_cm,
+    energy,
+    stamp,
+    mark,
 ):  # type: ignore[no-untyped-def]
     """Adds one beamlet's energy to `energy` (flat); returns the lowest and the highest voxel touched."""
     nz, ny, nx = density_rel.shape
     flat_density = density_rel.reshape(-1)
-    last = cumulative.shape[2] - 1
     lowest, highest = density_rel.size, -1
     for s in range(len(source_voxel)):
         z0 = source_voxel[s] // (ny * nx)
@@ -98,7 +108,7 @@ def _walk(
                 # Half a voxel: the source sits at the centre of its own voxel.
                 path += flat_density[v] * step * (np.float32(0.5) if n == 0 else np.float32(1.0))
                 m = int(path)
-                if m >= last:
+                if m >= reach[k]:
                     break
                 low = cumulative[kernel, k, m]
                 after = low + (path - m) * (cumulative[kernel, k, m + 1] - low)
@@ -123,6 +133,7 @@ def deposit_columns(
     offset_zyx: NDArray[np.int16],
     step_cm: NDArray[np.float32],
     cumulative: NDArray[np.float32],
+    reach: NDArray[np.int64],
     table_step_cm: float,
     threshold: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint16], NDArray[np.float32]]:
@@ -151,6 +162,7 @@ def deposit_columns(
             offset_zyx,
             step_cm,
             cumulative,
+            reach,
             np.float32(1.0 / table_step_cm),
             energy,
             stamp,

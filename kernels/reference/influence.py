@@ -50,6 +50,7 @@ def deposit_columns(
     offset_zyx: NDArray[np.int16],
     step_cm: NDArray[np.float32],
     cumulative: NDArray[np.float32],
+    reach: NDArray[np.int64],
     table_step_cm: float,
     threshold: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint16], NDArray[np.float32]]:
@@ -65,6 +66,7 @@ def deposit_columns(
             offset_zyx,
             step_cm,
             cumulative,
+            reach,
             table_step_cm,
         )
         dose = np.where(row_of >= 0, energy.reshape(-1) * dose_per_energy, 0.0)
@@ -89,6 +91,7 @@ def _column(
     offset_zyx: NDArray[np.int16],
     step_cm: NDArray[np.float32],
     cumulative: NDArray[np.float32],
+    reach: NDArray[np.int64],
     table_step_cm: float,
 ) -> NDArray[np.float64]:
     """Energy that one beamlet deposits in each voxel, (z, y, x)."""
@@ -105,7 +108,7 @@ def _column(
                 # Half a voxel: the source sits at the centre of its own voxel.
                 path += float(density_rel[at]) * float(step_cm[k]) * (0.5 if n == 0 else 1.0)
                 place = path / table_step_cm
-                if place >= last:
+                if int(place) >= reach[k]:
                     break
                 after = float(np.interp(place, np.arange(last + 1), cumulative[kernel, k]))
                 energy[at] += float(released) * (after - before)

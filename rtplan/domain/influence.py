@@ -44,9 +44,20 @@ class InfluenceOperator(Protocol):
     `voxel_index` (n_voxels,) int64 are flat indices into `grid`. <A w, g> = <w, A^T g> to rounding.
     """
 
-    grid: Grid
-    voxel_index: NDArray[np.int64]
-    beamlets: Beamlets
+    @property
+    def grid(self) -> Grid:
+        """The grid that `voxel_index` points into."""
+        ...
+
+    @property
+    def voxel_index(self) -> NDArray[np.int64]:
+        """(n_voxels,) flat indices."""
+        ...
+
+    @property
+    def beamlets(self) -> Beamlets:
+        """What the columns stand for."""
+        ...
 
     def apply(self, weights_mu: NDArray[np.floating]) -> NDArray[np.float32]:
         """(n_beamlets,) MU per fraction to (n_voxels,) Gy per fraction."""

@@ -25,6 +25,7 @@ from rtplan.engines.collapsed_cone import GY_PER_MEV_PER_G, Beamline, beamline, 
 NEAR_FIELD_CM = 6.0  # radiological length of the cone lines that columns follow; what lies beyond is the caller's to add
 THRESHOLD = 5e-4  # of a column's largest value: smaller entries are left out
 DIRECTIONS = 86
+NEGLIGIBLE_REST = 3e-4  # of the energy of all cones: with so little left a cone is followed no further
 _SUB = 3  # points along each side of a voxel for its coverage by beamlets
 _TABLE_STEP_CM = 0.02
 _HARDNESS_STEP_CM = 3.0
@@ -67,6 +68,7 @@ class _Cones:
     offset_zyx: NDArray[np.int16]
     step_cm: NDArray[np.float32]
     cumulative: NDArray[np.float32]
+    reach: NDArray[np.int64]  # (K,) where each cone's walk ends in its curve
     softest_share: NDArray[np.float64]  # share of the lowest energy group in TERMA at each hardness bin, descending
 
 
@@ -112,7 +114,9 @@ def near_field_columns(
         frozen(voxel_index, np.int64),
         beamlets,
         np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
-        *(np.concatenate([b[i] for b in blocks]) for i in (1, 2, 3)),
+        np.concatenate([b[1] for b in blocks]),
+        np.concatenate([b[2] for b in blocks]),
+        np.concatenate([b[3] for b in blocks]),
         kernels,
     )
 
@@ -149,6 +153,7 @@ def _block(
         cones.offset_zyx,
         cones.step_cm,
         cones.cumulative,
+        cones.reach,
         _TABLE_STEP_CM,
         THRESHOLD,
     )
@@ -218,7 +223,7 @@ def _coverage(
     inside = (middle[:, None] > low) & (middle[:, None] < high)
     row_of_y = np.where(inside.any(axis=1), inside.argmax(axis=1), -1).astype(np.int32)
     centre = grid.to_point_mm(np.stack(np.unravel_index(voxel, grid.shape_zyx), axis=1).astype(np.float64))
-    found: tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]] = kernels.split_field(
+    beamlet, place, fraction = kernels.split_field(
         np.arange(len(voxel)),
         centre.astype(np.float32),
         np.array(grid.spacing_zyx_mm, dtype=np.float32),
@@ -231,26 +236,32 @@ def _coverage(
         np.array([width, raster]),
         _SUB,
     )
-    return found
+    return beamlet, place, fraction
 
 
 def _cones(line: Beamline, grid: Grid) -> _Cones:
     """Lines through the grid and, along each, the energy deposited up to a radiological path, for rays on the axis."""
     radius = np.arange(0.0, NEAR_FIELD_CM + 2 * _TABLE_STEP_CM, _TABLE_STEP_CM)
-    exponents = line.smallest_exponent_per_cm * 2.0 ** np.arange(line.kernels_per_sr.shape[2])
+    exponents = line.smallest_exponent_per_cm * 2.0 ** np.arange(line.kernels.per_sr.shape[2])
     depth = np.arange(0.0, 36.0, _HARDNESS_STEP_CM)
     place = np.minimum((depth / line.tables.depth_step_cm).astype(int), line.tables.terma_per_cm.shape[1] - 1)
     share = line.tables.terma_per_cm[:, place] / line.tables.terma_per_cm[:, place].sum(axis=0)
-    axis_only = cone_kernels(line.kernels_per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, (0.0, 0.0))
+    axis_only = cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, (0.0, 0.0))
     per_group = axis_only.reshape(len(line.directions), len(share), N_TERMS, -1)[:, :, 0]
     deposited = np.einsum("gb,kgi,im->bkm", share, per_group, 1 - np.exp(-np.outer(exponents, radius)))
+    # A cone's walk ends where what it has left matters nowhere.
+    rest = deposited[:, :, -1:] - deposited
+    all_cones = deposited[:, :, -1].sum(axis=1)[:, None, None]
+    reach = np.minimum((rest >= NEGLIGIBLE_REST * all_cones).sum(axis=2).max(axis=0) + 1, deposited.shape[2] - 1)
+    # What stays where it is released comes as a first jump of every cone's curve.
+    deposited += (line.kernels.local @ share)[:, None, None] / len(line.directions)
     offsets, steps = zip(*(_offsets(d, grid) for d in line.directions), strict=True)
     longest = max(len(o) for o in offsets)
     # Shorter lines end outside any grid.
     offset = np.full((len(offsets), longest, 3), np.iinfo(np.int16).max, dtype=np.int16)
     for k, own in enumerate(offsets):
         offset[k, : len(own)] = own
-    return _Cones(offset, np.array(steps, np.float32), np.ascontiguousarray(deposited, np.float32), share[0])
+    return _Cones(offset, np.array(steps, np.float32), np.ascontiguousarray(deposited, np.float32), reach, share[0])
 
 
 def _offsets(direction: NDArray[np.float64], grid: Grid) -> tuple[NDArray[np.int16], float]:

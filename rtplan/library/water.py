@@ -11,12 +11,13 @@ import yaml
 from kernels.polyenergetic import Attenuation, KernelTable
 
 _FOLDER = Path(__file__).parent / "kernels"
+KERNEL_TABLE = _FOLDER / "water_egsnrc.npz"
 
 
 @cache
 def load_kernel_table() -> KernelTable:
     """Fitted monoenergetic energy-deposition kernels (EGSnrc); provenance in `library/kernels/README.md`."""
-    with np.load(_FOLDER / "water_egsnrc.npz") as data:
+    with np.load(KERNEL_TABLE) as data:
         return KernelTable(
             data["energy_mev"],
             data["theta_edges_rad"],

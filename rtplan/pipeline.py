@@ -1,0 +1,348 @@
+"""The spine: from a CT series and contours to a DICOM-RT plan proposal, one call per step.
+
+Read this file to understand rtplan; look at a shelf (engines, objectives, checks, channels, library) to add to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+from rtplan import planning
+from rtplan.dicom.read_ct import read_ct
+from rtplan.dicom.read_rtplan import ReadPlan, read_rtplan
+from rtplan.dicom.read_rtstruct import read_rtstruct
+from rtplan.dicom.uids import OutputIds, new_output_ids
+from rtplan.dicom.write_rtdose import write_rtdose
+from rtplan.dicom.write_rtplan import write_rtplan
+from rtplan.dicom.write_rtstruct import write_rtstruct
+from rtplan.domain.case import Order
+from rtplan.domain.context import PlanContext
+from rtplan.domain.dose import Dose
+from rtplan.domain.goals import Goal
+from rtplan.domain.image import CtImage, DensityImage, HuCalibration
+from rtplan.domain.influence import FluencePlan
+from rtplan.domain.machine import Machine
+from rtplan.domain.outcome import CaseOutcome
+from rtplan.domain.plan import DeliverablePlan
+from rtplan.domain.prescription import Prescription, Protocol
+from rtplan.domain.progress import Progress
+from rtplan.domain.structures import ContourSet, StructureSet
+from rtplan.domain.verdict import Finding
+from rtplan.errors import BackendMissing, CaseRejected, SafetyStop
+from rtplan.library.calibrations import load_calibration
+from rtplan.library.machines import list_machines, load_machine
+from rtplan.library.protocols import load_protocol
+from rtplan.library.water import KERNEL_TABLE
+from rtplan.provenance import code_version, sha256_of_bytes, sha256_of_file
+from rtplan.registry import shelf
+from rtplan.steps.final_dose import beam_doses, normalisation_factor, scaled_dose, scaled_plan, summed
+from rtplan.steps.ingest import body_findings, body_mask, densities, density_findings, dose_grid, resample_density
+from rtplan.steps.optimise import VoxelSets, build_terms
+from rtplan.steps.place_beams import place_beamlets, place_beams, target_union
+from rtplan.steps.prescribe import prescribe
+from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_report
+from rtplan.steps.segment import structures_from_contours
+from rtplan.steps.verify import verify
+from rtplan.steps.voxels import objective_names, planning_grid, voxel_sets, voxels_of_interest
+
+CALIBRATION = "generic_120kvp"
+ENGINE = "collapsed_cone"
+CHANNEL = "folder"
+RECALCULATION_GRID_MM = 2.5
+FINAL_ROUNDS = 2  # full dose in final quality, MU optimised on it, and again
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """What the order names, read and checked."""
+
+    ct: CtImage
+    contours: ContourSet
+    protocol: Protocol
+    machine: Machine
+    calibration: HuCalibration
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patient:
+    """The patient as the planner sees it: densities and structures on the CT's grid, and what is prescribed."""
+
+    structures: StructureSet
+    prescription: Prescription
+    density: DensityImage
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Planned:
+    """A deliverable plan with its final dose, beam by beam, and the ideal fluence it came from."""
+
+    plan: DeliverablePlan
+    beam_doses: tuple[Dose, ...]
+    fluence: FluencePlan
+
+    @property
+    def dose(self) -> Dose:
+        """Dose of all beams, Gy over the whole course."""
+        return summed(self.beam_doses)
+
+
+class Steps:
+    """Runs steps and remembers how long each took; one instance per case."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.timings_s: list[tuple[str, float]] = []
+
+    def run(self, name: str, step: Callable[[], T]) -> T:
+        """Run one step under its name."""
+        self.progress(name, 0.0)
+        started = time.monotonic()
+        result = step()
+        self.timings_s.append((name, time.monotonic() - started))
+        self.progress(name, 1.0, f"{self.timings_s[-1][1]:.1f} s")
+        return result
+
+
+def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome:
+    """Plan one case into `out_dir`. Raises RtplanError: CaseRejected, LibraryInvalid, PlanningFailed, SafetyStop, ..."""
+    steps, started = Steps(progress), time.monotonic()
+    backend = backend_of(order.device)
+    inputs = steps.run("ingest", lambda: read_inputs(order))
+    patient = steps.run("prescribe", lambda: prepare(inputs))
+    model = steps.run("influence", lambda: planning_model(inputs, patient, backend, progress))
+    fluence, offset = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
+    plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, offset, progress))
+    planned = steps.run("final_dose", lambda: finished(inputs, patient, model, plan, fluence, backend, progress))
+    context = PlanContext(
+        planned.plan, inputs.machine, planned.dose, planned.beam_doses, patient.structures, patient.prescription
+    )
+    verification = steps.run("verify", lambda: verify(context))
+    data = ReportData(
+        created=datetime.now(UTC),
+        ct=inputs.ct,
+        structures=patient.structures,
+        prescription=patient.prescription,
+        machine=inputs.machine,
+        plan=planned.plan,
+        dose=context.dose,
+        verification=verification,
+        findings=patient.findings,
+        assumptions=assumptions(inputs),
+        timings_s=tuple(steps.timings_s),
+        solver=SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged),
+        dose_summary=DoseSummary(ENGINE, "final", shelf("rtplan.engines")[ENGINE].cones("final"), backend),
+        provenance=provenance(inputs),
+    )
+    failed = [c for c in verification.checks if not c.passed]
+    if failed:
+        raise SafetyStop(
+            failed[0].check_id, "; ".join(f"{c.check_id}: {c.message}" for c in failed), "a plan that passes every check"
+        )
+    files = deliver(data, out_dir)
+    judged = [g for g in verification.goals if g.met is not None]
+    missed = tuple(goal_text(g.goal, g.value) for g in judged if not g.met and g.value is not None)
+    return CaseOutcome(
+        outcome=verification.outcome,
+        code="PLANNED",
+        message=f"{len(judged) - len(missed)} of {len(judged)} goals met, {planned.plan.mu:.0f} MU",
+        files=files,
+        goals_met=len(judged) - len(missed),
+        goals_total=len(judged),
+        missed=missed,
+        seconds=time.monotonic() - started,
+    )
+
+
+def recalculate(ct_dir: Path, plan_path: Path, out_path: Path, *, device: str, progress: Progress) -> Dose:
+    """Dose of an existing RTPLAN on a CT, written as RTDOSE. The machine is the one that the plan names.
+
+    Raises CaseRejected for what cannot be reproduced, such as a plan of another patient or frame of reference.
+    """
+    steps = Steps(progress)
+    backend = backend_of(device)
+    ct = steps.run("ingest", lambda: read_ct(ct_dir))
+    machines = {name: load_machine(name) for name in list_machines()}
+    found = steps.run("read plan", lambda: read_rtplan(plan_path, machines))
+    require_same_patient(ct, found)
+    calibration = load_calibration(CALIBRATION)
+    body = body_mask(ct)
+    grid = dose_grid(ct, body, RECALCULATION_GRID_MM)
+    density = resample_density(densities(ct, body, calibration), grid)
+    machine = machines[found.plan.machine_id]
+    doses = steps.run(
+        "final_dose",
+        lambda: beam_doses(density, found.plan, machine, quality="final", backend=backend, engine=ENGINE, progress=progress),
+    )
+    total = summed(doses)
+    ids = replace(new_output_ids(datetime.now(UTC)), plan_uid=found.sop_instance_uid)
+    write_rtdose(out_path, total, ct, ids)
+    return total
+
+
+def backend_of(device: str) -> str:
+    """Kernel backend of a device. `auto` is the CPU: it is the only one that this version has. Raises BackendMissing."""
+    if device in ("auto", "cpu"):
+        return "cpu"
+    raise BackendMissing(
+        "BACKEND_MISSING", f"device {device!r} was asked for", "auto or cpu", "this version computes on CPUs only"
+    )
+
+
+def read_inputs(order: Order) -> Inputs:
+    """Read and check what the order names. The library comes first: a typing mistake should not cost a CT's reading."""
+    protocol, machine = load_protocol(order.protocol_id), load_machine(order.machine_id)
+    if order.structures_path is None:
+        raise CaseRejected(
+            "SS_MISSING", "no structure set was named", "an RTSTRUCT with the targets", "give it with --structures"
+        )
+    ct = read_ct(Path(order.ct_dir))
+    return Inputs(ct, read_rtstruct(Path(order.structures_path), ct), protocol, machine, load_calibration(CALIBRATION))
+
+
+def prepare(inputs: Inputs) -> Patient:
+    """Body, structures, prescription and densities of the patient."""
+    ct = inputs.ct
+    body = body_mask(ct)
+    drawn = structures_from_contours(inputs.contours, ct, body, inputs.protocol)
+    prescription, structures = prescribe(drawn, inputs.protocol)
+    external = structures.external.mask
+    findings = (
+        *ct.findings,
+        *inputs.contours.findings,
+        *body_findings(ct, body),
+        *density_findings(ct, external, inputs.calibration),
+        *structures.findings,
+        *prescription.findings,
+        Finding(
+            "HU_CALIBRATION_GENERIC",
+            "flag",
+            f"densities by the generic calibration {inputs.calibration.calibration_id}, which was not measured on "
+            f"{ct.series.manufacturer} {ct.series.model_name}".rstrip(),
+        ),
+    )
+    unique = tuple(dict.fromkeys(findings))
+    return Patient(structures, prescription, densities(ct, external, inputs.calibration), unique)
+
+
+def planning_model(inputs: Inputs, patient: Patient, backend: str, progress: Progress) -> planning.PlanningModel:
+    """Beams, beamlets, the influence operator on the optimisation grid, and the objectives' terms."""
+    protocol, structures = inputs.protocol, patient.structures
+    target = target_union(patient.prescription, structures)
+    beams = place_beams(patient.prescription, structures, inputs.machine)
+    beamlets = place_beamlets(beams, target, structures.grid, inputs.machine, protocol)
+    targets = tuple(t.name for t in patient.prescription.targets)
+    grid = planning_grid(structures, targets, protocol.optimisation_grid_mm)
+    density = resample_density(patient.density, grid)
+    voxels = voxels_of_interest(structures, grid)
+    operator = shelf("rtplan.engines")[ENGINE].influence(
+        density, beamlets, inputs.machine.beam, voxels, backend=backend, progress=progress
+    )
+    sets = voxel_sets(structures, objective_names(patient.prescription) | {targets[0]}, grid, voxels)
+    return planning.PlanningModel(
+        density=density,
+        operator=operator,
+        terms=build_terms(patient.prescription, VoxelSets(sets)),
+        machine=inputs.machine,
+        protocol=protocol,
+        target_rows=sets[targets[0]][0],
+        backend=backend,
+        engine=ENGINE,
+    )
+
+
+def finished(
+    inputs: Inputs,
+    patient: Patient,
+    model: planning.PlanningModel,
+    plan: DeliverablePlan,
+    fluence: FluencePlan,
+    backend: str,
+    progress: Progress,
+) -> Planned:
+    """The plan with MU corrected by the dose in final quality and normalised by the protocol's rule, and that dose."""
+    goals = tuple(g.structure for g in patient.prescription.goals if g.structure in patient.structures)
+    targets = tuple(t.name for t in patient.prescription.targets)
+    grid = planning_grid(patient.structures, targets + goals, inputs.protocol.dose_grid_mm)
+    density = resample_density(patient.density, grid)
+
+    def doses_of(plan: DeliverablePlan) -> tuple[Dose, ...]:
+        return beam_doses(density, plan, inputs.machine, quality="final", backend=backend, engine=ENGINE, progress=progress)
+
+    plan = planning.reweighed(model, plan, planning.plan_dose_in_voxels(model, plan), progress)
+    for _ in range(FINAL_ROUNDS - 1):
+        plan = planning.reweighed(model, plan, planning.dose_in_voxels(model, summed(doses_of(plan))), progress)
+    doses = doses_of(plan)
+    if inputs.protocol.normalisation is not None:
+        factor = normalisation_factor(inputs.protocol.normalisation, summed(doses), patient.structures, patient.prescription)
+        plan, doses = scaled_plan(plan, factor), tuple(scaled_dose(d, factor) for d in doses)
+    return Planned(plan, doses, fluence)
+
+
+def deliver(data: ReportData, out_dir: Path) -> tuple[str, ...]:
+    """Write all files and hand them to the channel together; returns their names."""
+    ids: OutputIds = new_output_ids(data.created)
+    with TemporaryDirectory(prefix="rtplan-") as folder:
+        made = Path(folder)
+        write_rtstruct(made / "RTSTRUCT.dcm", data.structures, data.ct, ids)
+        write_rtplan(made / "RTPLAN.dcm", data.plan, data.prescription, data.machine, data.ct, ids)
+        write_rtdose(made / "RTDOSE.dcm", data.dose, data.ct, ids)
+        html, js = write_report(data, made)
+        files = [made / "RTSTRUCT.dcm", made / "RTPLAN.dcm", made / "RTDOSE.dcm", js, html]
+        names: tuple[str, ...] = shelf("rtplan.channels")[CHANNEL].deliver(files, out_dir)
+        return names
+
+
+def provenance(inputs: Inputs) -> tuple[tuple[str, str], ...]:
+    """What the plan was made from and by, as (name, SHA-256 or version)."""
+    return (
+        ("code", code_version()),
+        ("ct", inputs.ct.sha256),
+        ("structures", inputs.contours.sha256),
+        (f"protocol {inputs.protocol.protocol_id} {inputs.protocol.version}", inputs.protocol.sha256),
+        (f"machine {inputs.machine.machine_id} {inputs.machine.version}", inputs.machine.sha256),
+        (f"beam {inputs.machine.beam.energy_id}", inputs.machine.beam.sha256),
+        ("kernels", sha256_of_file(KERNEL_TABLE)),
+        (f"calibration {inputs.calibration.calibration_id}", sha256_of_bytes(repr(inputs.calibration).encode())),
+    )
+
+
+def assumptions(inputs: Inputs) -> tuple[str, ...]:
+    """What was taken for granted, in sentences for the reviewer."""
+    return (
+        "Dose is to medium, with tissue heterogeneity by electron density.",
+        f"The machine model is {inputs.machine.status}.",
+        "Couch and immobilisation outside the External neither attenuate nor scatter.",
+        "Head scatter and the machine's electron contamination are not modelled.",
+        "No second dose engine has checked this plan.",
+    )
+
+
+def goal_text(goal: Goal, value: float) -> str:
+    """A missed goal in one line: "Parotid_L Mean[Gy] 27.3, limit <= 26"."""
+    return f"{goal.structure} {goal.metric.text} {value:.4g}, limit {goal.sense} {goal.limit:g}"
+
+
+def require_same_patient(ct: CtImage, found: ReadPlan) -> None:
+    """A plan may be calculated only on its own patient's CT. Raises CaseRejected PATIENT_MISMATCH or FOR_MISMATCH."""
+    if found.patient_id != ct.series.patient.patient_id:
+        raise CaseRejected(
+            "PATIENT_MISMATCH",
+            "the plan's PatientID is not the CT's",
+            "plan and CT of one patient",
+            "choose the matching CT",
+        )
+    if found.frame_of_reference_uid != ct.series.frame_of_reference_uid:
+        raise CaseRejected(
+            "FOR_MISMATCH",
+            "the plan's frame of reference is not the CT's",
+            "plan and CT in one frame of reference",
+            "choose the CT that the plan was made on",
+        )

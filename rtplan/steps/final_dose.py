@@ -1,0 +1,78 @@
+"""Dose of a deliverable plan from its control points."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from rtplan.domain.dose import Dose, dose_in_mask
+from rtplan.domain.goals import evaluate_metric, parse_metric
+from rtplan.domain.image import DensityImage
+from rtplan.domain.machine import Machine
+from rtplan.domain.plan import ControlPoint, DeliverablePlan, PlanBeam
+from rtplan.domain.prescription import Normalisation, Prescription
+from rtplan.domain.progress import Progress, silent
+from rtplan.domain.structures import StructureSet
+from rtplan.errors import PlanningFailed
+from rtplan.registry import shelf
+from rtplan.steps.fluence import plan_fluence
+
+
+def beam_doses(
+    density: DensityImage,
+    plan: DeliverablePlan,
+    machine: Machine,
+    *,
+    quality: str,
+    backend: str,
+    engine: str = "collapsed_cone",
+    progress: Progress = silent,
+) -> tuple[Dose, ...]:
+    """Dose of each beam over the whole course on the density's grid, Gy to medium, one per plan beam."""
+    calculate = shelf("rtplan.engines")[engine].dose
+    doses: list[Dose] = []
+    for beam, fluence in zip(plan.beams, plan_fluence(plan, machine), strict=True):
+        progress("final_dose", len(doses) / len(plan.beams), beam.beam.name)
+        per_fraction = calculate(density, (fluence,), machine.beam, quality=quality, backend=backend)
+        doses.append(Dose(density.grid, per_fraction * np.float32(plan.fractions)))
+    progress("final_dose", 1.0, f"{len(doses)} beams")
+    return tuple(doses)
+
+
+def summed(doses: tuple[Dose, ...]) -> Dose:
+    """Sum of doses on one grid, accumulated in float64."""
+    total = np.zeros(doses[0].grid.shape_zyx)
+    for dose in doses:
+        total += dose.dose_gy
+    return Dose(doses[0].grid, total.astype(np.float32))
+
+
+def normalisation_factor(rule: Normalisation, dose: Dose, structures: StructureSet, prescription: Prescription) -> float:
+    """What the dose and all MU are multiplied by so that the rule's metric takes its value.
+
+    Only metrics in Gy scale with the dose. Raises PlanningFailed NORMALISATION when the metric is not positive.
+    """
+    structure = structures[rule.structure]
+    voxels = dose_in_mask(dose, structure.mask, structures.grid)
+    value = evaluate_metric(
+        parse_metric(rule.metric), voxels, structures.grid.voxel_cc, prescription.prescribed_gy(rule.structure)
+    )
+    if not value > 0.0:
+        raise PlanningFailed("NORMALISATION", f"{rule.metric} of {rule.structure} is {value:g} Gy", "a positive dose")
+    return rule.value / value
+
+
+def scaled_plan(plan: DeliverablePlan, factor: float) -> DeliverablePlan:
+    """The plan with every MU multiplied by `factor`."""
+
+    def scaled(beam: PlanBeam) -> PlanBeam:
+        points = tuple(ControlPoint(c.cumulative_mu * factor, c.gantry_angle_deg, c.aperture) for c in beam.control_points)
+        return replace(beam, control_points=points)
+
+    return replace(plan, beams=tuple(scaled(b) for b in plan.beams))
+
+
+def scaled_dose(dose: Dose, factor: float) -> Dose:
+    """The dose multiplied by `factor`."""
+    return Dose(dose.grid, dose.dose_gy * np.float32(factor))
