@@ -150,7 +150,7 @@ def _check_spacing(ordered: Sequence[CtSlice]) -> float:
     usual = _usual_gap(gaps)
     _reject_missing_slices(ordered, gaps, usual)
     spacing = float(round((z[-1] - z[0]) / (len(z) - 1), 6))
-    off = np.maximum(np.abs(z - (z[0] + spacing * np.arange(len(z)))), np.append(np.abs(gaps - spacing) / 2, 0.0))
+    off = np.abs(z - (z[0] + spacing * np.arange(len(z))))
     worst = int(np.argmax(off))
     if off[worst] > min(POSITION_TOLERANCE_MM, 0.25 * spacing):
         found = f"{ordered[worst].place}: slice distances run from {gaps.min():g} to {gaps.max():g} mm"

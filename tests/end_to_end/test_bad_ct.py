@@ -231,6 +231,12 @@ def test_rows_of_the_wrong_type_are_refused(tmp_path: Path) -> None:
     rejected(tmp_path, "VR_INVALID", "Rows (0028,0010) in slice_05.dcm")
 
 
+def test_a_number_under_another_type_is_refused(tmp_path: Path) -> None:
+    paths = write_series(tmp_path)
+    _patched(paths[5], b"\x28\x00\x53\x10DS", b"\x28\x00\x53\x10LO")
+    rejected(tmp_path, "VR_INVALID", "RescaleSlope (0028,1053) in slice_05.dcm")
+
+
 def test_text_in_place_of_a_number_is_refused(tmp_path: Path) -> None:
     paths = write_series(tmp_path)
     _patched(paths[5], b"\x28\x00\x53\x10DS\x02\x001 ", b"\x28\x00\x53\x10DS\x02\x00l ")

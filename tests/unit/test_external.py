@@ -45,9 +45,9 @@ def sandwich(height_mm: float, top_mm: float = 94.0) -> list[tuple[NDArray[np.bo
     return [(whole, -50), (foam, -920)]
 
 
-def curved_shell() -> NDArray[np.bool_]:
+def curved_couch(low_mm: float, high_mm: float) -> NDArray[np.bool_]:
     radius = np.hypot(X, Y + 200)
-    return (radius > 295) & (radius < 298) & (Y > 40)
+    return (radius > low_mm) & (radius < high_mm) & (Y > 40)
 
 
 def test_a_cylinder_of_water_alone_is_found_to_the_voxel() -> None:
@@ -63,7 +63,7 @@ def test_a_cylinder_of_water_alone_is_found_to_the_voxel() -> None:
         sandwich(20),
         sandwich(45),
         [*sandwich(20, 99), (flat_couch(5, 94), -800)],
-        [(curved_shell(), -50)],
+        [(curved_couch(295, 298), -50)],
     ],
     ids=["plate 5 mm", "plate 20 mm", "sandwich 20 mm", "sandwich 45 mm", "mattress on sandwich", "curved shell"],
 )
@@ -79,6 +79,12 @@ def test_a_couch_that_does_not_touch_is_no_body_even_if_it_is_large() -> None:
     small = (X / 50) ** 2 + (Y / 40) ** 2 < 1
     found = external(volume((flat_couch(25, 80), 0), (small, 0)))
     assert np.array_equal(found[3], small)
+
+
+def test_a_thick_curved_couch_below_a_mattress_is_no_limb() -> None:
+    # mutant: no look at the shape of what spans the scan
+    found = external(volume((curved_couch(305, 320), 0), (TORSO, 0)))
+    assert np.array_equal(found[3], TORSO)
 
 
 def test_lungs_and_airways_are_inside() -> None:
@@ -127,6 +133,16 @@ def test_the_volume_does_not_depend_on_the_voxels(spacing_mm: float) -> None:
     hu = np.repeat(np.where(plane, 0, np.where(plate, -50, -1000))[None], 8, axis=0).astype(np.int16)
     area = external(hu, (3.0, spacing_mm, spacing_mm))[4].sum() * spacing_mm**2
     assert area == pytest.approx(np.pi * 150 * 95, rel=0.015)
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_mirrored_patient_gets_a_mirrored_external(axis: int) -> None:
+    # mutant: even opening that shifts by a voxel
+    tube, mask = np.hypot(X - 150, Y + 30) < 6, (np.abs(Y + 20) < 2) & (X > 0) & (X < 160)
+    hu = volume((TORSO & (X < 140), 0), (tube, 0), (mask, 0))
+    hu[:5, (np.abs(X + 160) < 30) & (np.abs(Y) < 2.9)] = 0
+    for spacing in (SPACING_ZYX_MM, (3.0, 3.0, 3.0)):
+        assert np.array_equal(np.flip(external(hu, spacing), axis), external(np.flip(hu, axis).copy(), spacing))
 
 
 def test_a_body_cut_by_every_border_stays_whole() -> None:

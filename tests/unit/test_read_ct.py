@@ -112,8 +112,14 @@ def _renumber(k: int, ds: Dataset) -> None:
 
 @pytest.mark.parametrize(
     "edit",
-    [on_slice(5, PixelData=b"\1\4" * (32 * 40)), on_all(FrameOfReferenceUID="1.2.826.77.5"), on_all(PatientID="PAT-8")],
-    ids=["voxels", "frame of reference", "patient"],
+    [
+        on_slice(5, PixelData=b"\1\4" * (32 * 40)),
+        on_all(FrameOfReferenceUID="1.2.826.77.5"),
+        on_all(PatientID="PAT-8"),
+        on_all(PixelSpacing=["2", "2.5"]),
+        lambda k, ds: setattr(ds, "ImagePositionPatient", ["-38", *ds.ImagePositionPatient[1:]]),
+    ],
+    ids=["voxels", "frame of reference", "patient", "spacing", "position"],
 )
 def test_the_hash_tells_different_series_apart(tmp_path, edit) -> None:
     write_series(tmp_path / "a")
