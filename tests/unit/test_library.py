@@ -355,7 +355,7 @@ def test_a_protocol_may_lie_anywhere_and_its_hash_is_of_its_bytes(tmp_path):
 
 MACHINE_MISTAKES = [
     ("machine.yaml", "to_mm: 100, width_mm: 5", "to_mm: 101, width_mm: 5", "mlc.leaf_bands[1]"),
-    ("machine.yaml", "from_mm: 100, to_mm: 200", "from_mm: 105, to_mm: 200", "mlc.leaf_bands[2]"),
+    ("machine.yaml", "from_mm: 100, to_mm: 200", "from_mm: 110, to_mm: 200", "mlc.leaf_bands[2]"),
     ("machine.yaml", "transmission: 0.015", "transmission: 1.5", "mlc.transmission"),
     ("machine.yaml", "min_gap_mm: 0.5", "min_gap_mm: -0.5", "mlc.min_gap_mm"),
     ("machine.yaml", "interdigitation: true", "interdigitation: yes", "mlc.interdigitation"),
