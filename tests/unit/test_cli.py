@@ -268,3 +268,25 @@ def test_worst_outcome_decides_for_many():
     assert worst_exit_code((MET, MISSED)) == 3
     assert worst_exit_code((MISSED, rejected, MET)) == 4
     assert worst_exit_code((rejected, failed, MISSED)) == 1
+
+
+@pytest.mark.parametrize(("error", "code"), [(None, 0), (CaseRejected("FOR_MISMATCH", "another frame"), 4)])
+def test_dose_is_written_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys, error, code: int):
+    # mutant: calculate into the named file itself
+    def recalculate(ct_dir, plan_path, out_path, *, device, progress):
+        out_path.write_text("dose")
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr("rtplan.pipeline.recalculate", recalculate)
+    (tmp_path / "ct").mkdir()
+    (tmp_path / "RTPLAN.dcm").write_text("plan")
+    out = tmp_path / "new" / "RTDOSE.dcm"
+    arguments = ["dose", str(tmp_path / "ct"), "--plan", str(tmp_path / "RTPLAN.dcm"), "-o", str(out)]
+    assert run(arguments) == code
+    assert names(out.parent) == ({"RTDOSE.dcm"} if code == 0 else set())
+    said = capsys.readouterr()
+    assert said.out == (f"{out}\n" if code == 0 else "")
+    assert len(said.err.splitlines()) == (code != 0)
+    if code == 0:
+        assert run(arguments) == 2  # a file that exists stays
