@@ -26,7 +26,6 @@ from rtplan.domain.context import PlanContext
 from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Goal
 from rtplan.domain.image import CtImage, DensityImage, HuCalibration
-from rtplan.domain.influence import FluencePlan
 from rtplan.domain.machine import Machine
 from rtplan.domain.outcome import CaseOutcome
 from rtplan.domain.plan import DeliverablePlan
@@ -41,7 +40,7 @@ from rtplan.library.protocols import load_protocol
 from rtplan.library.water import KERNEL_TABLE
 from rtplan.provenance import code_version, sha256_of_bytes, sha256_of_file
 from rtplan.registry import shelf
-from rtplan.steps.final_dose import beam_doses, normalisation_factor, scaled_dose, scaled_plan, summed
+from rtplan.steps.final_dose import beam_doses, normalisation_factor, plan_dose, scaled_dose, scaled_plan
 from rtplan.steps.ingest import body_findings, body_mask, densities, density_findings, dose_grid, resample_density
 from rtplan.steps.optimise import VoxelSets, build_terms
 from rtplan.steps.place_beams import place_beamlets, place_beams, target_union
@@ -55,7 +54,7 @@ CALIBRATION = "generic_120kvp"
 ENGINE = "collapsed_cone"
 CHANNEL = "folder"
 RECALCULATION_GRID_MM = 2.5
-FINAL_ROUNDS = 2  # full dose in final quality, MU optimised on it, and again
+FINAL_ROUNDS = 1  # how often the MU are optimised on the full dose in final quality
 T = TypeVar("T")
 
 
@@ -82,16 +81,11 @@ class Patient:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
-    """A deliverable plan with its final dose, beam by beam, and the ideal fluence it came from."""
+    """A deliverable plan with its final dose, calculated of all beams at once and of each beam by itself."""
 
     plan: DeliverablePlan
+    dose: Dose
     beam_doses: tuple[Dose, ...]
-    fluence: FluencePlan
-
-    @property
-    def dose(self) -> Dose:
-        """Dose of all beams, Gy over the whole course."""
-        return summed(self.beam_doses)
 
 
 class Steps:
@@ -120,7 +114,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome
     model = steps.run("influence", lambda: planning_model(inputs, patient, backend, progress))
     fluence, offset = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
     plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, offset, progress))
-    planned = steps.run("final_dose", lambda: finished(inputs, patient, model, plan, fluence, backend, progress))
+    planned = steps.run("final_dose", lambda: finished(inputs, patient, model, plan, backend, progress))
     context = PlanContext(
         planned.plan, inputs.machine, planned.dose, planned.beam_doses, patient.structures, patient.prescription
     )
@@ -132,7 +126,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome
         prescription=patient.prescription,
         machine=inputs.machine,
         plan=planned.plan,
-        dose=context.dose,
+        dose=planned.dose,
         verification=verification,
         findings=patient.findings,
         assumptions=assumptions(inputs),
@@ -143,9 +137,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome
     )
     failed = [c for c in verification.checks if not c.passed]
     if failed:
-        raise SafetyStop(
-            failed[0].check_id, "; ".join(f"{c.check_id}: {c.message}" for c in failed), "a plan that passes every check"
-        )
+        raise SafetyStop(failed[0].check_id, "; ".join(c.message for c in failed), "a plan that passes every check")
     files = deliver(data, out_dir)
     judged = [g for g in verification.goals if g.met is not None]
     missed = tuple(goal_text(g.goal, g.value) for g in judged if not g.met and g.value is not None)
@@ -177,11 +169,10 @@ def recalculate(ct_dir: Path, plan_path: Path, out_path: Path, *, device: str, p
     grid = dose_grid(ct, body, RECALCULATION_GRID_MM)
     density = resample_density(densities(ct, body, calibration), grid)
     machine = machines[found.plan.machine_id]
-    doses = steps.run(
+    total = steps.run(
         "final_dose",
-        lambda: beam_doses(density, found.plan, machine, quality="final", backend=backend, engine=ENGINE, progress=progress),
+        lambda: plan_dose(density, found.plan, machine, quality="final", backend=backend, engine=ENGINE),
     )
-    total = summed(doses)
     ids = replace(new_output_ids(datetime.now(UTC)), plan_uid=found.sop_instance_uid)
     write_rtdose(out_path, total, ct, ids)
     return total
@@ -263,7 +254,6 @@ def finished(
     patient: Patient,
     model: planning.PlanningModel,
     plan: DeliverablePlan,
-    fluence: FluencePlan,
     backend: str,
     progress: Progress,
 ) -> Planned:
@@ -273,17 +263,20 @@ def finished(
     grid = planning_grid(patient.structures, targets + goals, inputs.protocol.dose_grid_mm)
     density = resample_density(patient.density, grid)
 
-    def doses_of(plan: DeliverablePlan) -> tuple[Dose, ...]:
-        return beam_doses(density, plan, inputs.machine, quality="final", backend=backend, engine=ENGINE, progress=progress)
+    def dose_of(plan: DeliverablePlan) -> Dose:
+        return plan_dose(density, plan, inputs.machine, quality="final", backend=backend, engine=ENGINE)
 
     plan = planning.reweighed(model, plan, planning.plan_dose_in_voxels(model, plan), progress)
-    for _ in range(FINAL_ROUNDS - 1):
-        plan = planning.reweighed(model, plan, planning.dose_in_voxels(model, summed(doses_of(plan))), progress)
-    doses = doses_of(plan)
+    for i in range(FINAL_ROUNDS):
+        progress("final_dose", i / (FINAL_ROUNDS + 2), "MU corrected by the full dose")
+        plan = planning.reweighed(model, plan, planning.dose_in_voxels(model, dose_of(plan)), progress)
+    dose = dose_of(plan)
+    beams = beam_doses(density, plan, inputs.machine, quality="final", backend=backend, engine=ENGINE, progress=progress)
     if inputs.protocol.normalisation is not None:
-        factor = normalisation_factor(inputs.protocol.normalisation, summed(doses), patient.structures, patient.prescription)
-        plan, doses = scaled_plan(plan, factor), tuple(scaled_dose(d, factor) for d in doses)
-    return Planned(plan, doses, fluence)
+        factor = normalisation_factor(inputs.protocol.normalisation, dose, patient.structures, patient.prescription)
+        plan, dose = scaled_plan(plan, factor), scaled_dose(dose, factor)
+        beams = tuple(scaled_dose(b, factor) for b in beams)
+    return Planned(plan, dose, beams)
 
 
 def deliver(data: ReportData, out_dir: Path) -> tuple[str, ...]:
@@ -317,9 +310,7 @@ def provenance(inputs: Inputs) -> tuple[tuple[str, str], ...]:
 def assumptions(inputs: Inputs) -> tuple[str, ...]:
     """What was taken for granted, in sentences for the reviewer."""
     return (
-        "Dose is to medium, with tissue heterogeneity by electron density.",
-        f"The machine model is {inputs.machine.status}.",
-        "Couch and immobilisation outside the External neither attenuate nor scatter.",
+        f"Densities by the calibration {inputs.calibration.calibration_id} ({inputs.calibration.status}).",
         "Head scatter and the machine's electron contamination are not modelled.",
         "No second dose engine has checked this plan.",
     )

@@ -19,6 +19,21 @@ from rtplan.registry import shelf
 from rtplan.steps.fluence import plan_fluence
 
 
+def plan_dose(
+    density: DensityImage,
+    plan: DeliverablePlan,
+    machine: Machine,
+    *,
+    quality: str,
+    backend: str,
+    engine: str = "collapsed_cone",
+) -> Dose:
+    """Dose of all beams over the whole course on the density's grid, Gy to medium, in one calculation."""
+    calculate = shelf("rtplan.engines")[engine].dose
+    per_fraction = calculate(density, plan_fluence(plan, machine), machine.beam, quality=quality, backend=backend)
+    return Dose(density.grid, per_fraction * np.float32(plan.fractions))
+
+
 def beam_doses(
     density: DensityImage,
     plan: DeliverablePlan,
@@ -38,14 +53,6 @@ def beam_doses(
         doses.append(Dose(density.grid, per_fraction * np.float32(plan.fractions)))
     progress("final_dose", 1.0, f"{len(doses)} beams")
     return tuple(doses)
-
-
-def summed(doses: tuple[Dose, ...]) -> Dose:
-    """Sum of doses on one grid, accumulated in float64."""
-    total = np.zeros(doses[0].grid.shape_zyx)
-    for dose in doses:
-        total += dose.dose_gy
-    return Dose(doses[0].grid, total.astype(np.float32))
 
 
 def normalisation_factor(rule: Normalisation, dose: Dose, structures: StructureSet, prescription: Prescription) -> float:
