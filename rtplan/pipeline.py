@@ -46,6 +46,7 @@ from rtplan.steps.optimise import VoxelSets, build_terms
 from rtplan.steps.place_beams import place_beamlets, place_beams, target_union
 from rtplan.steps.prescribe import prescribe
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_report
+from rtplan.steps.reread import confirm_written
 from rtplan.steps.segment import structures_from_contours
 from rtplan.steps.verify import verify
 from rtplan.steps.voxels import objective_names, planning_grid, voxel_sets, voxels_of_interest
@@ -138,7 +139,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome
     failed = [c for c in verification.checks if not c.passed]
     if failed:
         raise SafetyStop(failed[0].check_id, "; ".join(c.message for c in failed), "a plan that passes every check")
-    files = deliver(data, out_dir)
+    files = steps.run("deliver", lambda: deliver(data, context, out_dir))
     judged = [g for g in verification.goals if g.met is not None]
     missed = tuple(goal_text(g.goal, g.value) for g in judged if not g.met and g.value is not None)
     return CaseOutcome(
@@ -279,14 +280,15 @@ def finished(
     return Planned(plan, dose, beams)
 
 
-def deliver(data: ReportData, out_dir: Path) -> tuple[str, ...]:
-    """Write all files and hand them to the channel together; returns their names."""
+def deliver(data: ReportData, context: PlanContext, out_dir: Path) -> tuple[str, ...]:
+    """Write all files, read them back, and hand them to the channel together; returns their names. Raises SafetyStop."""
     ids: OutputIds = new_output_ids(data.created)
     with TemporaryDirectory(prefix="rtplan-") as folder:
         made = Path(folder)
         write_rtstruct(made / "RTSTRUCT.dcm", data.structures, data.ct, ids)
         write_rtplan(made / "RTPLAN.dcm", data.plan, data.prescription, data.machine, data.ct, ids)
         write_rtdose(made / "RTDOSE.dcm", data.dose, data.ct, ids)
+        confirm_written(made / "RTSTRUCT.dcm", made / "RTPLAN.dcm", made / "RTDOSE.dcm", context, data.ct)
         html, js = write_report(data, made)
         files = [made / "RTSTRUCT.dcm", made / "RTPLAN.dcm", made / "RTDOSE.dcm", js, html]
         names: tuple[str, ...] = shelf("rtplan.channels")[CHANNEL].deliver(files, out_dir)

@@ -73,7 +73,7 @@ def _grown(array, capacity):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
-def _walk(
+def _walk(  # type: ignore[no-untyped-def]
     source_voxel,
     source_energy,
     source_kernel,
@@ -86,7 +86,7 @@ def _walk(
     energy,
     stamp,
     mark,
-):  # type: ignore[no-untyped-def]
+):
     """Adds one beamlet's energy to `energy` (flat); returns the lowest and the highest voxel touched."""
     nz, ny, nx = density_rel.shape
     flat_density = density_rel.reshape(-1)

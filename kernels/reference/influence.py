@@ -35,8 +35,8 @@ def split_field(
                 if beamlet >= 0:
                     share[beamlet] = share.get(beamlet, 0.0) + 1.0 / sub**3
         found += [(beamlet, int(v), part) for beamlet, part in share.items()]
-    beamlet, place, part = (np.array(column) for column in zip(*found, strict=True))
-    return beamlet.astype(np.int32), place.astype(np.int64), part.astype(np.float32)
+    columns = list(zip(*found, strict=True))
+    return np.array(columns[0], np.int32), np.array(columns[1], np.int64), np.array(columns[2], np.float32)
 
 
 def deposit_columns(

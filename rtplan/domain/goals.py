@@ -47,7 +47,8 @@ def parse_metric(text: str) -> Metric:
         if match:
             return Metric(text, kind, float(match.group(1)) if match.groups() else 0.0)
     raise ValueError(
-        f"{text!r} is not a DVH metric; known: Mean[Gy] Max[Gy] Min[Gy] D99[Gy] D0.03cc[Gy] V20Gy[%] V45Gy[cc] V95%[%] V105%[cc]"
+        f"{text!r} is not a DVH metric; known: Mean[Gy] Max[Gy] Min[Gy] D99[Gy] D0.03cc[Gy] V20Gy[%] V45Gy[cc] V95%[%] "
+        "V105%[cc]"
     )
 
 

@@ -48,25 +48,33 @@ class Grid:
 
     def x_mm(self) -> NDArray[np.float64]:
         """Voxel centres along x, (nx,) mm."""
-        return self.origin_xyz_mm[0] + self.spacing_zyx_mm[2] * np.arange(self.shape_zyx[2])
+        return self._centres_mm(2)
 
     def y_mm(self) -> NDArray[np.float64]:
         """Voxel centres along y, (ny,) mm."""
-        return self.origin_xyz_mm[1] + self.spacing_zyx_mm[1] * np.arange(self.shape_zyx[1])
+        return self._centres_mm(1)
 
     def z_mm(self) -> NDArray[np.float64]:
         """Voxel centres along z, (nz,) mm."""
-        return self.origin_xyz_mm[2] + self.spacing_zyx_mm[0] * np.arange(self.shape_zyx[0])
+        return self._centres_mm(0)
+
+    def _centres_mm(self, axis: int) -> NDArray[np.float64]:
+        steps = np.arange(self.shape_zyx[axis], dtype=np.float64)
+        return self.origin_xyz_mm[2 - axis] + self.spacing_zyx_mm[axis] * steps
 
     def to_point_mm(self, index_zyx: NDArray[np.float64]) -> NDArray[np.float64]:
         """Indices (..., 3) as (z, y, x), possibly fractional, to points (..., 3) as (x, y, z) mm."""
         index = np.asarray(index_zyx, dtype=np.float64)
-        return index[..., ::-1] * np.array(self.spacing_zyx_mm[::-1]) + np.array(self.origin_xyz_mm)
+        point: NDArray[np.float64] = index[..., ::-1] * np.array(self.spacing_zyx_mm[::-1]) + np.array(self.origin_xyz_mm)
+        return point
 
     def to_index(self, point_xyz_mm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Points (..., 3) as (x, y, z) mm to fractional indices (..., 3) as (z, y, x)."""
         point = np.asarray(point_xyz_mm, dtype=np.float64)
-        return ((point - np.array(self.origin_xyz_mm)) / np.array(self.spacing_zyx_mm[::-1]))[..., ::-1]
+        index: NDArray[np.float64] = ((point - np.array(self.origin_xyz_mm)) / np.array(self.spacing_zyx_mm[::-1]))[
+            ..., ::-1
+        ]
+        return index
 
     def bounds_mm(self) -> tuple[Float3, Float3]:
         """Lowest and highest corner of the voxel boxes, (x, y, z) mm."""
@@ -79,7 +87,9 @@ class Grid:
         """The sub-grid [start, stop) of this grid."""
         shape = tuple(b - a for a, b in zip(start_zyx, stop_zyx, strict=True))
         origin = self.to_point_mm(np.array(start_zyx, dtype=np.float64))
-        return Grid((shape[0], shape[1], shape[2]), self.spacing_zyx_mm, (float(origin[0]), float(origin[1]), float(origin[2])))
+        return Grid(
+            (shape[0], shape[1], shape[2]), self.spacing_zyx_mm, (float(origin[0]), float(origin[1]), float(origin[2]))
+        )
 
 
 def grid_over(low_xyz_mm: Float3, high_xyz_mm: Float3, spacing_mm: float) -> Grid:

@@ -90,10 +90,9 @@ def place_beamlets(
             if first * width < -reach or last * width > reach:
                 raise _too_large(beam)
             parts += [(index, pair, c * width, (c + 1) * width, bounds[pair], bounds[pair + 1]) for c in range(first, last)]
-    columns = list(zip(*parts, strict=True))
-    return Beamlets(
-        beams, *(np.array(columns[i], np.int32) for i in range(2)), *(np.array(columns[i], np.float64) for i in range(2, 6))
-    )
+    beam_index, leaf_pair, *edges = (np.array(column) for column in zip(*parts, strict=True))
+    x1, x2, y1, y2 = edges
+    return Beamlets(beams, beam_index, leaf_pair, x1, x2, y1, y2)
 
 
 def _too_large(beam: Beam) -> CaseRejected:

@@ -51,7 +51,8 @@ def occupancy(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray[np
     for axis in range(3):
         weights = _overlap(source, target, axis)[:, starts[axis] : starts[axis] + volume.shape[axis]]
         volume = np.moveaxis(np.tensordot(weights, volume, axes=(1, axis)), 0, axis)
-    return np.clip(volume, 0.0, 1.0).astype(np.float32)
+    filled: NDArray[np.float32] = np.clip(volume, 0.0, 1.0).astype(np.float32)
+    return filled
 
 
 def _overlap(source: Grid, target: Grid, axis: int) -> NDArray[np.float32]:
@@ -62,7 +63,8 @@ def _overlap(source: Grid, target: Grid, axis: int) -> NDArray[np.float32]:
         edges.append(grid.origin_xyz_mm[2 - axis] + step * (np.arange(grid.shape_zyx[axis] + 1) - 0.5))
     low = np.maximum(edges[1][:-1, None], edges[0][None, :-1])
     high = np.minimum(edges[1][1:, None], edges[0][None, 1:])
-    return (np.clip(high - low, 0.0, None) / target.spacing_zyx_mm[axis]).astype(np.float32)
+    share: NDArray[np.float32] = (np.clip(high - low, 0.0, None) / target.spacing_zyx_mm[axis]).astype(np.float32)
+    return share
 
 
 def voxels_of_interest(structures: StructureSet, grid: Grid) -> NDArray[np.int64]:
