@@ -272,11 +272,14 @@ def finished(
         progress("final_dose", i / (FINAL_ROUNDS + 2), "MU corrected by the full dose")
         plan = planning.reweighed(model, plan, planning.dose_in_voxels(model, dose_of(plan)), progress)
     dose = dose_of(plan)
-    beams = beam_doses(density, plan, inputs.machine, quality="final", backend=backend, engine=ENGINE, progress=progress)
     if inputs.protocol.normalisation is not None:
         factor = normalisation_factor(inputs.protocol.normalisation, dose, patient.structures, patient.prescription)
         plan, dose = scaled_plan(plan, factor), scaled_dose(dose, factor)
-        beams = tuple(scaled_dose(b, factor) for b in beams)
+        strong = planning.with_least_mu(plan, inputs.machine.min_segment_mu)
+        if strong is not plan:
+            # Some segment fell below what the machine can give: it is raised to that, and the dose is what it then is.
+            plan, dose = strong, dose_of(strong)
+    beams = beam_doses(density, plan, inputs.machine, quality="final", backend=backend, engine=ENGINE, progress=progress)
     return Planned(plan, dose, beams)
 
 

@@ -42,6 +42,7 @@ Floats = NDArray[np.float64]
 BOUND_OVER_UNIFORM = 10.0  # no beamlet may carry more than this many times the fluence of equal weights
 FLUENCE_ROUNDS = (40, 40, 120)  # iterations between two measurements of the full dose
 SEGMENT_ITERATIONS = 40
+LEAST_MU_MARGIN = 1.05  # over the machine's smallest MU, so that the normalisation seldom undercuts it
 SMOOTHNESS = 0.02  # of the squared highest prescription, spread over pairs of beamlets that differ by the mean weight
 
 
@@ -126,7 +127,7 @@ def reweighed(model: PlanningModel, plan: DeliverablePlan, full_gy: Floats, prog
     offset = model.residual_gy(full_gy, matrix @ start)
     mu, _ = _segment_weights(model, matrix, start, offset)
     progress("reweigh", 1.0, f"{len(segments)} segments, {mu.sum():.0f} MU")
-    return plan_with_mu(plan, np.maximum(mu, model.machine.min_segment_mu))
+    return with_least_mu(plan_with_mu(plan, mu), LEAST_MU_MARGIN * model.machine.min_segment_mu)
 
 
 def _segment_weights(
@@ -146,6 +147,12 @@ def _segment_weights(
 def plan_segments(plan: DeliverablePlan) -> tuple[Segment, ...]:
     """Segments of all beams in order; `beam_index` counts the plan's own beams."""
     return tuple(Segment(i, aperture, mu) for i, beam in enumerate(plan.beams) for aperture, mu in static_segments(beam))
+
+
+def with_least_mu(plan: DeliverablePlan, least_mu: float) -> DeliverablePlan:
+    """The plan with every segment raised to at least `least_mu`; the plan itself when none is below."""
+    mu = np.array([s.mu for s in plan_segments(plan)])
+    return plan if mu.min() >= least_mu else plan_with_mu(plan, np.maximum(mu, least_mu))
 
 
 def plan_matrix(plan: DeliverablePlan, beamlets: Beamlets, machine: Machine) -> sp.csc_matrix:
