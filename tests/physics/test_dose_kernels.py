@@ -136,3 +136,15 @@ def test_released_energy_is_that_of_the_attenuated_beam():
     depth_mm = 2.0 + 4.0 * np.arange(20)
     expected = 1.7 * np.exp(-0.06 * 1.7 * depth_mm / 10) * (1000 / (1000 + depth_mm)) ** 2
     np.testing.assert_allclose(released[0, 1, :, 1], expected, rtol=1e-4)
+
+
+def test_a_voxel_cut_by_a_sharp_edge_gets_the_share_that_is_lit():
+    # mutant: fluence taken at the voxel's centre; shadow of the voxel twice as wide
+    grid = GridGeometry((3, 1, 9), (3.0, 3.0, 3.0), (0.0, 0.0, -3.0))
+    beam = BeamGeometry(np.array([0.0, -1000.0, 0.0]), AXES, 1000.0)
+    flat = (np.array([0.0, 100.0]), np.array([1.0, 1.0]))
+    tables = BeamTables(1.0, np.ones((1, 100)), *flat)
+    fluence = fluence_table(np.array([-10.0, 10.0]), np.array([-50.0, 50.0]), np.ones((1, 1)))
+    water = np.ones((3, 1, 9), dtype=np.float32)
+    released = get_backend("cpu").terma(water, grid=grid, beam=beam, fluence=fluence, tables=tables)[0, 1, 0]
+    np.testing.assert_allclose(released, [1, 1, 1, 2.5 / 3, 0, 0, 0, 0, 0], atol=1e-3)

@@ -54,7 +54,7 @@ def test_mirrored_patient_gets_mirrored_dose():
 
 @pytest.mark.parametrize("gantry_deg", [0.0, 35.0])
 def test_patient_and_gantry_turned_by_a_quarter_turn_the_dose(gantry_deg):
-    # mutant: path in a voxel computed from the wrong axis's slope
+    # mutant: path in a voxel of x-dominant lines without the slope
     density = patchwork()
     straight = calculate(block(density), open_field(gantry_deg, 25.0, 15.0))
     # The gantry turns from -y (above) towards +x (left): index (y, x) -> (x, ny - 1 - y) turns the patient the same way.
@@ -63,19 +63,12 @@ def test_patient_and_gantry_turned_by_a_quarter_turn_the_dose(gantry_deg):
 
 
 def test_nothing_outside_the_body_receives_dose():
-    # mutant: dose divided by a floored density
+    # mutant: a row's body one column short; cavity's density floored in attenuation and in the mass
     density = patchwork()
+    density[9:12, 9:12, 9:12] = 0
     result = calculate(block(density), open_field())
     assert np.all(result[density == 0] == 0)
     assert np.all(result[density > 0] > 0)
-
-
-def test_no_photon_passes_the_field_edge_of_a_point_source():
-    # mutant: fluence looked up at the voxel's nearest pixel of a clipped index
-    field = open_field(half_x_mm=10.0, half_y_mm=40.0)
-    water = np.ones((16, 16, 33), dtype=np.float32)
-    across = calculate(block(water, 3.0), field)[8, 8]
-    assert across[16 - 7] < 0.15 * across[16]
 
 
 def test_dose_to_medium_is_energy_over_mass():
