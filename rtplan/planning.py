@@ -91,13 +91,23 @@ def ideal_fluence(model: PlanningModel, progress: Progress) -> tuple[FluencePlan
     smoothness = neighbour_smoothness(beamlets, SMOOTHNESS * (top_gy / float(start.mean())) ** 2)
     problem = Problem(model.operator, model.terms, model.protocol.fractions, upper, None, smoothness)
     weights = start
-    for iterations in FLUENCE_ROUNDS:
-        fluence = optimise(problem, weights, max_iterations=iterations, progress=progress)
+    for part, iterations in enumerate(FLUENCE_ROUNDS):
+        heard = _as_part(progress, part, len(FLUENCE_ROUNDS))
+        fluence = optimise(problem, weights, max_iterations=iterations, progress=heard)
         weights = fluence.weights_mu
         full = model.full_dose_gy(fluence_maps(beamlets, weights))
         problem = replace(problem, offset_gy=model.residual_gy(full, weights))
     assert problem.offset_gy is not None
     return fluence, problem.offset_gy
+
+
+def _as_part(progress: Progress, part: int, parts: int) -> Progress:
+    """Progress of one of several passes as progress of the whole."""
+
+    def heard(step: str, fraction: float, message: str = "") -> None:
+        progress(step, (part + min(fraction, 0.999)) / parts, f"pass {part + 1} of {parts}: {message}")
+
+    return heard
 
 
 def deliverable(model: PlanningModel, fluence: FluencePlan, offset_gy: Floats, progress: Progress) -> DeliverablePlan:
