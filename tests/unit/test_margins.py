@@ -59,11 +59,13 @@ def test_a_flat_face_moves_by_whole_voxels_nearest_the_margin():
     assert deeper_than(slab, grid, 4.0)[4, 4].nonzero()[0][[0, -1]].tolist() == [12, 17]
 
 
-def test_a_scan_that_ends_is_no_skin_but_the_top_of_a_head_is():
+@pytest.mark.parametrize("upside_down", [False, True])
+def test_a_scan_that_ends_is_no_skin_but_the_top_of_a_head_is(upside_down: bool):
     grid = Grid((12, 20, 20), (2.0, 2.0, 2.0), (0.0, 0.0, 0.0))
     body = np.zeros(grid.shape_zyx, bool)
-    body[:9, 3:17, 3:17] = True  # the scan ends inferiorly, the patient superiorly
-    kept = deeper_than(body, grid, 4.0)
+    body[:9, 3:17, 3:17] = True  # the scan ends on one side, the patient on the other
+    kept = deeper_than(body[::-1] if upside_down else body, grid, 4.0)
+    kept = kept[::-1] if upside_down else kept
     assert kept.any(axis=(1, 2)).nonzero()[0].tolist() == [0, 1, 2, 3, 4, 5, 6]
 
 
