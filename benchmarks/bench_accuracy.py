@@ -28,7 +28,7 @@ COLUMNS = (
     ("out_of_field_max", "max"),
     ("penumbra_shift_mm", "penumbra"),
     ("gamma_2pct_2mm", "g2%/2"),
-    ("gamma_3pct_3mm", "g3%/3"),
+    ("gamma_3pct_2mm", "g3%/2"),
     ("mae_above_10pct", "MAE"),
     ("noise_above_10pct", "noise"),
     ("seconds", "s"),
@@ -36,11 +36,10 @@ COLUMNS = (
 
 
 def replay(path: Path, machine_id: str | None, device: str, quality: str, spacing_mm: float) -> dict[str, float]:
-    """Calculates one case and compares it; `seconds` is a second run, after compilation."""
+    """Calculates one case and compares it; `seconds` is the wall time of the dose, in the first case with compilation."""
     field = load_field(path, spacing_mm)
     if machine_id:
         field = with_machine(field, load_machine(machine_id).beam)
-    collapsed_cone.load_backend(device)
     start = time.perf_counter()
     dose = collapsed_cone.dose(field.density, [field.fluence], field.model, quality=quality, backend=device)
     seconds = time.perf_counter() - start
@@ -64,7 +63,7 @@ def main() -> None:
             continue
         rows[path.stem] = replay(path, chosen.machine, chosen.device, chosen.quality, chosen.spacing_mm)
         print(f"{path.stem:20s}" + "".join(f"{rows[path.stem][key]:10.2f}" for key, _ in COLUMNS), flush=True)
-    settings = {k: str(v) for k, v in vars(chosen).items()}
+    settings = {k: str(v) for k, v in vars(chosen).items()} | {"cases": chosen.cases.name}
     print(write_results(f"accuracy_{chosen.cases.name}", {"settings": settings, "cases": rows}))
 
 

@@ -18,7 +18,8 @@ from kernels.cones import cone_kernels
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
-from rtplan.engines.collapsed_cone import beamline, blurred_fluence, grid_geometry, load_backend
+from rtplan.engines._beamline import beamline, grid_geometry, load_backend
+from rtplan.engines.collapsed_cone import blurred_fluence
 from rtplan.library.machines import load_machine
 
 SPACING_MM = 3.0

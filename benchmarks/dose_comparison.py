@@ -35,7 +35,7 @@ def compare(field: ReferenceField, engine_dose: NDArray[np.floating]) -> dict[st
     result["mae_above_10pct"] = float(np.abs(difference).mean())
     result["mean_above_10pct"] = float(difference.mean())
     result["noise_above_10pct"] = float(100 * np.sqrt(2 / np.pi) * field.sigma[high].mean() / top)
-    for percent, distance_mm in ((2.0, 2.0), (3.0, 3.0)):
+    for percent, distance_mm in ((2.0, 2.0), (3.0, 2.0)):
         passed = gamma_passes(field, ours, engine_dose, high, percent / 100 * top, distance_mm)
         result[f"gamma_{percent:g}pct_{distance_mm:g}mm"] = float(100 * passed.mean())
     return result
@@ -116,7 +116,7 @@ def _profiles(
 def _penumbra_shift(
     field: ReferenceField, ours: Floats, weight: Floats, x: Floats, pick: NDArray[np.bool_], half_mm: float
 ) -> float | None:
-    """How much further out the engine's 50 % point lies than Monte Carlo's, mm at the isocentre plane; levels by Monte Carlo."""
+    """How much further out the engine's 50 % point lies than Monte Carlo's, mm at the isocentre; levels by Monte Carlo."""
     near = pick & (x > 0) & (x < half_mm + 25.0)
     bins = np.floor(x[near] / 3.0).astype(int)
     if near.sum() < 50:
@@ -144,7 +144,7 @@ def gamma_passes(
     limit: float,
     distance_mm: float,
 ) -> NDArray[np.bool_]:
-    """Which Monte Carlo voxels find an engine dose with gamma <= 1 (global limit in dose units), the engine trilinear in between."""
+    """Which Monte Carlo voxels find an engine dose with gamma <= 1 (global limit in dose units), the engine trilinear."""
     points = field.centres_xyz_mm()[high]
     wanted = field.dose[high]
     passed = np.abs(ours[high] - wanted) <= limit

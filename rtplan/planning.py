@@ -27,7 +27,7 @@ from rtplan.registry import shelf
 from rtplan.steps.apertures import beamlet_field
 from rtplan.steps.fluence import plan_fluence
 from rtplan.steps.optimise import (
-    ComposedOperator,
+    DenseOperator,
     Problem,
     Term,
     neighbour_smoothness,
@@ -113,8 +113,10 @@ def _as_part(progress: Progress, part: int, parts: int) -> Progress:
 def deliverable(model: PlanningModel, fluence: FluencePlan, offset_gy: Floats, progress: Progress) -> DeliverablePlan:
     """Segments for the ideal fluence, their MU optimised with the measured residual."""
 
+    doses = SegmentDoses(model.operator)
+
     def solve(segments: sp.csc_matrix, start_mu: Floats) -> tuple[Floats, Floats]:
-        return _segment_weights(model, segments, start_mu, offset_gy)
+        return _segment_weights(model, doses.of(segments), start_mu, offset_gy)
 
     return sequence(
         fluence,
@@ -135,18 +137,36 @@ def reweighed(model: PlanningModel, plan: DeliverablePlan, full_gy: Floats, prog
     matrix = plan_matrix(plan, model.operator.beamlets, model.machine)
     start = np.array([s.mu for s in segments])
     offset = model.residual_gy(full_gy, matrix @ start)
-    mu, _ = _segment_weights(model, matrix, start, offset)
+    mu, _ = _segment_weights(model, SegmentDoses(model.operator).of(matrix), start, offset)
     progress("reweigh", 1.0, f"{len(segments)} segments, {mu.sum():.0f} MU")
     return with_least_mu(plan_with_mu(plan, mu), LEAST_MU_MARGIN * model.machine.min_segment_mu)
 
 
+class SegmentDoses:
+    """Doses of segments in the operator's voxels. Each is calculated once: most segments stay while others come and go."""
+
+    def __init__(self, operator: InfluenceOperator) -> None:
+        self._operator = operator
+        self._known: dict[bytes, NDArray[np.float32]] = {}
+
+    def of(self, segments: sp.csc_matrix) -> DenseOperator:
+        """Dose for 1 MU of each column of `segments` (n_beamlets, n_segments), as (n_voxels, n_segments) Gy per fraction."""
+        columns = [np.asarray(segments[:, [j]].todense(), dtype=np.float64)[:, 0] for j in range(segments.shape[1])]
+        keys = [column.tobytes() for column in columns]
+        fresh = {k: self._operator.apply(c) for k, c in zip(keys, columns, strict=True) if k not in self._known}
+        known = self._known | fresh
+        self._known = {k: known[k] for k in keys}  # what is no longer in use would only fill the memory
+        doses = np.stack([self._known[k] for k in keys], axis=1)
+        doses.flags.writeable = False
+        return DenseOperator(doses)
+
+
 def _segment_weights(
-    model: PlanningModel, segments: sp.csc_matrix, start_mu: Floats, offset_gy: Floats
+    model: PlanningModel, segments: DenseOperator, start_mu: Floats, offset_gy: Floats
 ) -> tuple[Floats, Floats]:
     """MU that minimise the objectives (n_segments,), and the gradient by the beamlets' weights there (n_beamlets,)."""
-    composed = ComposedOperator(model.operator, segments)
-    upper = np.full(segments.shape[1], model.machine.max_beam_mu)
-    problem = Problem(composed, model.terms, model.protocol.fractions, upper, offset_gy)
+    upper = np.full(segments.dose_gy.shape[1], model.machine.max_beam_mu)
+    problem = Problem(segments, model.terms, model.protocol.fractions, upper, offset_gy)
     start = np.where(start_mu > 0, start_mu, 0.0)
     mu = optimise_weights(problem, start, max_iterations=SEGMENT_ITERATIONS).weights
     image_gradient = problem.evaluate(mu, problem.image(mu)).image_gradient

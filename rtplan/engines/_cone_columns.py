@@ -20,7 +20,7 @@ from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets
 from rtplan.domain.machine import BeamModel
 from rtplan.domain.progress import Progress
-from rtplan.engines.collapsed_cone import GY_PER_MEV_PER_G, Beamline, beamline, grid_geometry, load_backend
+from rtplan.engines._beamline import GY_PER_MEV_PER_G, Beamline, beamline, grid_geometry, load_backend
 
 NEAR_FIELD_CM = 6.0  # radiological length of the cone lines that columns follow; what lies beyond is the caller's to add
 THRESHOLD = 5e-4  # of a column's largest value: smaller entries are left out

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from rtplan.domain.grid import Grid, grid_over
 from rtplan.domain.image import CtImage, DensityImage, HuCalibration
 from rtplan.domain.verdict import Finding
 from rtplan.errors import CaseRejected, LibraryInvalid
+from rtplan.steps.resample import averaged
 from segmentation.models import body_threshold
 
 ABOVE_TABLE_CC = 0.1
@@ -109,34 +109,6 @@ def resample_density(density: DensityImage, grid: Grid) -> DensityImage:
     ρ'(v) = Σ_u ρ(u) |u ∩ v| / |v|, which is separable for axis-aligned grids. Mass is conserved to 1e-5 where the grid
     covers the body.
     """
-    wz, wy, wx = (_overlap(density.grid, grid, axis) for axis in range(3))
-    mass = _averaged(density.mass_density_g_cm3, wz, wy, wx)
-    electron = _averaged(density.electron_density_rel, wz, wy, wx)
+    mass = averaged(density.mass_density_g_cm3, density.grid, grid)
+    electron = averaged(density.electron_density_rel, density.grid, grid)
     return DensityImage(grid, mass, electron)
-
-
-def _overlap(source: Grid, target: Grid, axis: int) -> sparse.csr_matrix:
-    """Fraction of each target voxel that each source voxel covers along one axis, (n_target, n_source)."""
-
-    def edges(grid: Grid) -> NDArray[np.float64]:
-        low = grid.bounds_mm()[0][2 - axis]
-        return low + grid.spacing_zyx_mm[axis] * np.arange(grid.shape_zyx[axis] + 1, dtype=np.float64)
-
-    a, b = edges(source), edges(target)
-    shared = np.minimum(b[1:, None], a[None, 1:]) - np.maximum(b[:-1, None], a[None, :-1])
-    return sparse.csr_matrix(np.maximum(shared, 0.0) / target.spacing_zyx_mm[axis])
-
-
-def _averaged(
-    values: NDArray[np.float32], wz: sparse.csr_matrix, wy: sparse.csr_matrix, wx: sparse.csr_matrix
-) -> NDArray[np.float32]:
-    out = np.zeros((wz.shape[0], wy.shape[0], wx.shape[0]), np.float32)
-    # Plane by plane, so that a large CT never exists in double precision.
-    for k in range(wz.shape[0]):
-        sources = slice(wz.indptr[k], wz.indptr[k + 1])
-        plane = np.zeros(values.shape[1:], np.float64)
-        for source, weight in zip(wz.indices[sources], wz.data[sources], strict=True):
-            plane += weight * values[source]
-        if plane.any():
-            out[k] = (wx @ (wy @ plane).T).T
-    return out

@@ -39,35 +39,6 @@ class LinearDose(Protocol):
         ...
 
 
-class Matrix(Protocol):
-    """A SciPy sparse or NumPy matrix, as far as it is needed here."""
-
-    @property
-    def T(self) -> Matrix:
-        """Transpose."""
-        ...
-
-    def __matmul__(self, other: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Product with a vector."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ComposedOperator:
-    """Dose of segments: A S, where column j of `matrix` S (n_beamlets, n_segments) is the fluence of segment j for 1 MU."""
-
-    operator: LinearDose
-    matrix: Matrix
-
-    def apply(self, weights_mu: NDArray[np.floating]) -> NDArray[np.floating]:
-        """(n_segments,) MU per fraction to (n_voxels,) Gy per fraction."""
-        return self.operator.apply(self.matrix @ weights_mu)
-
-    def adjoint(self, dose_gradient: NDArray[np.floating]) -> NDArray[np.floating]:
-        """(n_voxels,) to (n_segments,)."""
-        return self.matrix.T @ self.operator.adjoint(dose_gradient)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class DenseOperator:
     """Dose of segments from their own doses: `dose_gy` (n_voxels, n_segments) float32, Gy per fraction for 1 MU each."""

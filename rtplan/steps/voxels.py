@@ -11,6 +11,7 @@ from scipy import ndimage
 from rtplan.domain.grid import Grid, grid_over
 from rtplan.domain.prescription import Prescription
 from rtplan.domain.structures import StructureSet
+from rtplan.steps.resample import averaged
 
 _ALONG_MM = 40.0  # how far the grid goes on beyond the targets along z: the reach of 6 MV scatter that matters there
 
@@ -46,25 +47,10 @@ def occupancy(mask: NDArray[np.bool_], source: Grid, target: Grid) -> NDArray[np
     box = ndimage.find_objects(mask.astype(np.uint8))
     if not box:
         return np.zeros(target.shape_zyx, dtype=np.float32)
-    volume = mask[box[0]].astype(np.float32)
-    starts = [s.start for s in box[0]]
-    for axis in range(3):
-        weights = _overlap(source, target, axis)[:, starts[axis] : starts[axis] + volume.shape[axis]]
-        volume = np.moveaxis(np.tensordot(weights, volume, axes=(1, axis)), 0, axis)
-    filled: NDArray[np.float32] = np.clip(volume, 0.0, 1.0).astype(np.float32)
+    low, high = ([getattr(s, end) for s in box[0]] for end in ("start", "stop"))
+    part = source.cropped((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    filled: NDArray[np.float32] = np.clip(averaged(mask[box[0]].astype(np.float32), part, target), 0.0, 1.0)
     return filled
-
-
-def _overlap(source: Grid, target: Grid, axis: int) -> NDArray[np.float32]:
-    """(n_target, n_source): fraction of each target voxel's length that each source voxel covers along one axis."""
-    edges = []
-    for grid in (source, target):
-        step = grid.spacing_zyx_mm[axis]
-        edges.append(grid.origin_xyz_mm[2 - axis] + step * (np.arange(grid.shape_zyx[axis] + 1) - 0.5))
-    low = np.maximum(edges[1][:-1, None], edges[0][None, :-1])
-    high = np.minimum(edges[1][1:, None], edges[0][None, 1:])
-    share: NDArray[np.float32] = (np.clip(high - low, 0.0, None) / target.spacing_zyx_mm[axis]).astype(np.float32)
-    return share
 
 
 def voxels_of_interest(structures: StructureSet, grid: Grid) -> NDArray[np.int64]:

@@ -13,23 +13,44 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CASE = ROOT / "sample_data" / "tg119_multi_target"
-SITE = ROOT / "rtplan" / "library" / "sites" / "tg119_multi_target.yaml"
-COARSE = {
-    "[0, 50, 100, 150, 210, 260, 310]": "[0, 72, 144, 216, 288]",
-    "dose_grid_mm: 2.5": "dose_grid_mm: 5",
-    "optimisation_grid_mm: 3": "optimisation_grid_mm: 6",
-    "segments_per_beam: 12": "segments_per_beam: 4",
-}
+# One cylinder, five beams, coarse grids: the whole line in a few seconds.
+PROTOCOL = """\
+id: one_cylinder
+version: "1.0"
+title: One cylinder, coarse
+status: unverified
+sources: {here: "this test"}
+fractions: 25
+levels:
+  - {target: PTV_5000, dose_gy: 50, names: ['PTV_5000', 'Central Target']}
+nested_targets: false
+target_skin_crop_mm: 0
+target_margin_mm: 6
+organs: []
+helpers:
+  - {name: zRing, kind: ring, of: [PTV_5000], inner_mm: 8, outer_mm: 40}
+goals:
+  - {structure: PTV_5000, goal: 'D95[Gy] >= 45', priority: 1, source: here, status: unverified}
+  - {structure: PTV_5000, goal: 'D10[Gy] <= 60', priority: 1, source: here, status: unverified}
+objectives:
+  - {structure: PTV_5000, kind: underdose, parameters: {dose_gy: 50}, weight: 100}
+  - {structure: PTV_5000, kind: overdose, parameters: {dose_gy: 51}, weight: 100}
+  - {structure: zRing, kind: overdose, parameters: {dose_gy: 30}, weight: 1}
+beams:
+  gantry_angles_deg: [0, 72, 144, 216, 288]
+  collimator_angle_deg: 0
+normalisation: {structure: PTV_5000, metric: 'D50[Gy]', value: 50}
+beamlet_mm: 5
+dose_grid_mm: 5
+optimisation_grid_mm: 5
+segments_per_beam: 4
+"""
 
 
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory) -> tuple[subprocess.CompletedProcess[str], Path]:
     folder = tmp_path_factory.mktemp("batch")
-    text = SITE.read_text()
-    for old, new in COARSE.items():
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "coarse.yaml").write_text(text)
+    (folder / "coarse.yaml").write_text(PROTOCOL)
     gap = folder / "gap"
     shutil.copytree(CASE / "CT", gap)
     sorted(gap.iterdir())[30].unlink()

@@ -16,9 +16,10 @@ CASES = Path(__file__).parents[3] / "shared" / "data" / "egsnrc" / "dose"
 
 @pytest.mark.physics
 @pytest.mark.parametrize(
-    ("case", "spacing_mm", "mean_limit", "point_limit"), [("w10", 5.0, 0.5, 1.5), ("w03", 3.0, 0.5, 1.5)]
+    ("case", "spacing_mm", "mean_limit", "point_limit", "gamma_limit"),
+    [("w10", 5.0, 0.5, 1.5, 92.0), ("w03", 3.0, 0.5, 1.5, 99.0)],
 )
-def test_depth_dose_in_water_is_that_of_monte_carlo(case, spacing_mm, mean_limit, point_limit):
+def test_depth_dose_in_water_is_that_of_monte_carlo(case, spacing_mm, mean_limit, point_limit, gamma_limit):
     """EGSnrc DOSXYZnrc, point source, Mohan 6 MV: Gy per energy fluence on the axis beyond the maximum, % of the maximum."""
     # mutant: attenuation without coherent scatter; local share of the kernels left out
     if not CASES.exists():
@@ -28,7 +29,7 @@ def test_depth_dose_in_water_is_that_of_monte_carlo(case, spacing_mm, mean_limit
     figures = compare(field, result)
     assert abs(figures["axis_2.5cm_mean"]) < mean_limit
     assert abs(figures["axis_2.5cm_max"]) < point_limit
-    assert figures["gamma_3pct_3mm"] > 97.0
+    assert figures["gamma_3pct_2mm"] > gamma_limit
 
 
 @pytest.mark.physics
