@@ -40,15 +40,15 @@ def test_fluence_maps_carry_each_beamlet_to_its_place():
     beams = tuple(Beam(f"b{i}", 90.0 * i, 0.0, 0.0, (0.0, 0.0, 0.0), 1000.0) for i in range(2))
     beamlets = Beamlets(
         beams,
-        np.array([0, 0, 1]),
-        np.array([3, 4, 3]),
-        np.array([-5.0, 0.0, 10.0]),
-        np.array([0.0, 5.0, 15.0]),
-        np.array([0.0, 5.0, 0.0]),
-        np.array([5.0, 15.0, 5.0]),
+        np.array([0, 0, 0, 1]),
+        np.array([3, 3, 4, 3]),
+        np.array([-5.0, 0.0, 5.0, 10.0]),
+        np.array([0.0, 5.0, 10.0, 15.0]),
+        np.array([0.0, 0.0, 5.0, 0.0]),
+        np.array([5.0, 5.0, 15.0, 5.0]),
     )
-    first, second = fluence_maps(beamlets, np.array([1.0, 2.0, 7.0]))
-    np.testing.assert_array_equal(first.fluence_mu, [[1.0, 0.0], [0.0, 2.0]])
+    first, second = fluence_maps(beamlets, np.array([1.0, 2.0, 3.0, 7.0]))
+    np.testing.assert_array_equal(first.fluence_mu, [[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])
     np.testing.assert_array_equal(first.y_edges_mm, [0.0, 5.0, 15.0])
     np.testing.assert_array_equal(second.fluence_mu, [[7.0]])
     assert second.beam is beams[1]
