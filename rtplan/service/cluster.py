@@ -8,6 +8,7 @@ the worker was killed. The output folder must be one that the workers see under 
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import tempfile
 import time
@@ -132,12 +133,9 @@ def cluster(
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         if scheduler is None:
-            stack.enter_context(
-                dask.config.set(
-                    _LOCAL_CONFIG
-                    | {"distributed.nanny.pre-spawn-environ": _environment(threads or max(1, available_cores() // workers))}
-                )
-            )
+            environment = _environment(threads or max(1, available_cores() // workers))
+            stack.enter_context(_surroundings(environment))
+            stack.enter_context(dask.config.set(_LOCAL_CONFIG | {"distributed.nanny.pre-spawn-environ": environment}))
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="rtplan-", ignore_cleanup_errors=True))
             local = LocalCluster(
                 n_workers=workers,
@@ -167,6 +165,25 @@ def _environment(threads: int) -> dict[str, str]:
         "MPLBACKEND": "Agg",
         "MALLOC_TRIM_THRESHOLD_": "65536",
     }
+
+
+@contextmanager
+def _surroundings(environment: dict[str, str]) -> Iterator[None]:
+    """This process's environment while its workers are started.
+
+    Dask prefers what the environment already says to its own configuration, and writes the latter into it for good: a
+    second cluster of one process would get the first one's threads.
+    """
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _connect(address: str) -> Client:

@@ -91,6 +91,21 @@ def test_progress_reaches_the_client_from_another_process_with_its_share_of_thre
     assert f"pid {os.getpid()} " not in said[1][3]
 
 
+def test_a_cluster_keeps_its_threads_whatever_the_environment_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # mutant: leave the environment to Dask, which prefers what it already says
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "7")
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    said = []
+    with cluster(None, workers=1, threads=2) as local:
+        list(local.run([job(tmp_path, "good")], on_progress=lambda *heard: said.append(heard[3]), planner=make_planner()))
+        deadline = time.monotonic() + 10
+        while len(said) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert said[1].endswith("threads 2")
+    assert os.environ["NUMBA_NUM_THREADS"] == "7"
+    assert "MPLBACKEND" not in os.environ
+
+
 def test_a_scheduler_that_does_not_answer_is_a_transport_failure(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("rtplan.service.cluster.CONNECT_TIMEOUT_S", 1)
     with pytest.raises(TransportFailed, match="SCHEDULER_UNREACHABLE"), cluster("tcp://127.0.0.1:9"):
