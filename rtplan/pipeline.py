@@ -120,6 +120,9 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome
         planned.plan, inputs.machine, planned.dose, planned.beam_doses, patient.structures, patient.prescription
     )
     verification = steps.run("verify", lambda: verify(context))
+    failed = [c for c in verification.checks if not c.passed]
+    if failed:
+        raise SafetyStop(failed[0].check_id, "; ".join(c.message for c in failed), "a plan that passes every check")
     data = ReportData(
         created=datetime.now(UTC),
         ct=inputs.ct,
@@ -129,16 +132,13 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome
         plan=planned.plan,
         dose=planned.dose,
         verification=verification,
-        findings=patient.findings,
+        findings=(*patient.findings, *unused_beams(model, planned.plan)),
         assumptions=assumptions(inputs),
         timings_s=tuple(steps.timings_s),
         solver=SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged),
         dose_summary=DoseSummary(ENGINE, "final", shelf("rtplan.engines")[ENGINE].cones("final"), backend),
         provenance=provenance(inputs),
     )
-    failed = [c for c in verification.checks if not c.passed]
-    if failed:
-        raise SafetyStop(failed[0].check_id, "; ".join(c.message for c in failed), "a plan that passes every check")
     files = steps.run("deliver", lambda: deliver(data, context, out_dir))
     judged = [g for g in verification.goals if g.met is not None]
     missed = tuple(goal_text(g.goal, g.value) for g in judged if not g.met and g.value is not None)
@@ -318,6 +318,16 @@ def assumptions(inputs: Inputs) -> tuple[str, ...]:
         f"Densities by the calibration {inputs.calibration.calibration_id} ({inputs.calibration.status}).",
         "Head scatter and the machine's electron contamination are not modelled.",
         "No second dose engine has checked this plan.",
+    )
+
+
+def unused_beams(model: planning.PlanningModel, plan: DeliverablePlan) -> tuple[Finding, ...]:
+    """A finding for each beam of the protocol that kept no segment and is therefore not in the plan."""
+    kept = {b.beam.name for b in plan.beams}
+    return tuple(
+        Finding("BEAM_UNUSED", "flag", f"beam {beam.name} of the protocol carries no segment and is left out")
+        for beam in model.operator.beamlets.beams
+        if beam.name not in kept
     )
 
 

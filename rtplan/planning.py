@@ -72,16 +72,8 @@ class PlanningModel:
         return full_gy - self.protocol.fractions * np.asarray(self.operator.apply(beamlet_mu), dtype=np.float64)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Design:
-    """A sequenced plan with the ideal fluence it came from."""
-
-    fluence: FluencePlan
-    plan: DeliverablePlan
-
-
 def ideal_fluence(model: PlanningModel, progress: Progress) -> tuple[FluencePlan, Floats]:
-    """The ideal fluence, and the residual (n_voxels,) Gy that it was solved with."""
+    """The ideal fluence, and the residual (n_voxels,) Gy measured at it."""
     beamlets = model.operator.beamlets
     top_gy = model.protocol.levels[0].dose_gy
     start = uniform_weights(

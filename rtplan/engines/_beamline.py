@@ -42,7 +42,7 @@ def load_backend(name: str) -> Backend:
         return get_backend(name)
     except BackendUnavailable as error:
         raise BackendMissing(
-            "BACKEND-MISSING", str(error), "a backend of this installation", "choose --device cpu"
+            "BACKEND_MISSING", str(error), "a backend of this installation", "choose --device cpu"
         ) from error
 
 

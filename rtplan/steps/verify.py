@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from rtplan.checks import run_checks
 from rtplan.domain.context import PlanContext
 from rtplan.domain.dose import Dose, Dvh, cumulative_dvh, dose_in_mask
 from rtplan.domain.goals import Goal, GoalResult, evaluate_metric, parse_metric
 from rtplan.domain.grid import Float3, Grid
 from rtplan.domain.prescription import PrescribedTarget, Prescription
 from rtplan.domain.structures import StructureSet
-from rtplan.domain.verdict import CheckResult, Outcome
+from rtplan.domain.verdict import Outcome
 from rtplan.domain.verification import HotPoint, TargetSummary, Verification
-from rtplan.registry import shelf
 
 _SLAB_VOXELS = 400_000  # dose_in_mask needs some 200 bytes a voxel: External of a full CT would take gigabytes at once
 _CONFORMITY_LEVEL = 0.95
@@ -162,8 +162,3 @@ def hot_point(structures: StructureSet, dose: Dose) -> HotPoint:
     holding = [s.name for s in structures if inside and s.kind not in _HIDDEN_KINDS and s.mask[tuple(where)]]
     xyz: Float3 = (float(point[0]), float(point[1]), float(point[2]))
     return HotPoint(float(dose.dose_gy[index]), xyz, tuple(holding))
-
-
-def run_checks(context: PlanContext) -> tuple[CheckResult, ...]:
-    """Every check of the shelf on a whole plan, in the order of their names."""
-    return tuple(plugin.check(context) for _, plugin in sorted(shelf("rtplan.checks").items()))

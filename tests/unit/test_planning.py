@@ -1,11 +1,15 @@
 """What planning does with segments and fluence between the steps."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import small_plan
 
 from rtplan.domain.beams import Beam
 from rtplan.domain.influence import Beamlets
+from rtplan.pipeline import unused_beams
 from rtplan.planning import fluence_maps, plan_segments, plan_with_mu, with_least_mu
 from rtplan.steps.final_dose import scaled_plan
 
@@ -52,3 +56,13 @@ def test_fluence_maps_carry_each_beamlet_to_its_place():
     np.testing.assert_array_equal(first.y_edges_mm, [0.0, 5.0, 15.0])
     np.testing.assert_array_equal(second.fluence_mu, [[7.0]])
     assert second.beam is beams[1]
+
+
+def test_a_beam_without_segments_is_told():
+    # mutant: compare the number of beams with itself
+    plan = small_plan.plan((small_plan.static_beam(1, 0.0, (10.0,)),))
+    kept = plan.beams[0].beam
+    lost = replace(kept, name="lost")
+    model = SimpleNamespace(operator=SimpleNamespace(beamlets=SimpleNamespace(beams=(kept, lost))))
+    assert [f.code for f in unused_beams(model, plan)] == ["BEAM_UNUSED"]
+    assert "lost" in unused_beams(model, plan)[0].message
