@@ -53,14 +53,12 @@ def measure(size: int, n_beams: int, n_cones: int, device: str) -> dict[str, dic
     seconds: dict[str, dict[str, float]] = {}
 
     def release() -> Any:
-        return np.stack(
-            [
-                kernels.terma(
-                    electrons, grid=grid, beam=line.geometry, fluence=blurred_fluence(one, machine.beam), tables=line.tables
-                )
-                for line, one in zip(lines, maps, strict=True)
-            ]
-        )
+        return [
+            kernels.terma(
+                electrons, grid=grid, beam=line.geometry, fluence=blurred_fluence(one, machine.beam), tables=line.tables
+            )
+            for line, one in zip(lines, maps, strict=True)
+        ]
 
     def cones() -> Any:
         return np.stack(

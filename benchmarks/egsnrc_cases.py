@@ -76,6 +76,8 @@ def beam_model(data: Any) -> BeamModel:
         collimator_distance_mm=500.0,
         off_axis_radius_mm=np.array([0.0, 500.0]),
         off_axis_factor=np.array([1.0, 1.0]),
+        softening_radius_mm=np.array([0.0, 500.0]),
+        softening_mu_ratio=np.array([1.0, 1.0]),
         sha256="",
     )
 

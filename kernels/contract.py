@@ -1,12 +1,13 @@
 """What each kernel operation computes. Every backend offers the same functions; `reference` is the specification in code.
 
 terma
-    T_g(r) = ρe(r) Ψ(r) f(R) (SAD/|r - s|)² t_g(d(r))
-    d = ∫ρe dl from the source to the voxel's centre, exact (Siddon, Med Phys 12:252, 1985), cm; Ψ the fluence map averaged
-    over the voxel's shadow on the isocentre plane (a box with the variance of the true shadow: exact where the beam lies
-    along
-    the grid); f the off-axis factor at the radius R of the voxel's centre projected on the isocentre plane; t_g tabulated,
-    linear between depths. electron_density_rel (z, y, x) float32 -> (G, z, y, x) float32, cm⁻¹ times the unit of Ψ: energy
+    T_g(r) = ρe(r) Ψ(r) f(R) (SAD/|r - s|)² t_g(R, d(r))
+    Ψ the fluence map averaged over the voxel's shadow on the isocentre plane (a box with the variance of the true shadow:
+    exact where the beam lies along the grid); f the off-axis factor at the radius R of the voxel's centre projected on the
+    isocentre plane; t_g tabulated by radius (off-axis softening) and depth, linear between. d = ∫ρe dl from the source to
+    the voxel's centre, cm: interpolated (linear in three dimensions) between the nodes of a raster of rays, see
+    `kernels.rays`; along each ray the integral is exact, from face to face of the voxels (Siddon, Med Phys 12:252, 1985).
+    electron_density_rel (z, y, x) float32 -> Released, the box `kernels.rays.lit_box`, cm⁻¹ times the unit of Ψ: energy
     released per cm³ by an energy fluence of 1 cm⁻². Zero where the density is. Tolerance: 1e-5 of the maximum.
 
 superpose
@@ -15,12 +16,10 @@ superpose
     Q = Σ_b Σ_g T_bg Σ_t τ_t(u, v) C_{b,k,(g,t),i} released in the voxel, uniformly along its path:
         deposit P (1 - e^{-ax}) + Q (1 - g),   g = (1 - e^{-ax}) / (ax);   P' = P e^{-ax} + Q g
     u, v are the slopes of the beam's ray through the voxel's centre, τ the terms of `kernels.cones.tilt_terms`.
-    released (B, G, z, y, x) float32, zero where the density is; cone_kernels (B, K, G * terms, I) float32; directions
-    (K, 3) unit
-    (x, y, z) -> energy deposited per cm³ (z, y, x) float32, in the unit of `released`. All beams share one sweep a
-    direction.
-    What reaches the edge of the grid is lost. Lines: `kernels.lines.line_steps`. Tolerance: 2e-5 of the maximum for
-    a_0 ρe Δs up to 0.4 in a voxel; the result does not depend on the number of threads.
+    released: a Released per beam, zero where the density is; cone_kernels (B, K, G * terms, I) float32; directions
+    (K, 3) unit (x, y, z) -> energy deposited per cm³ (z, y, x) float32, in the unit of `released`. All beams share one
+    sweep a direction. What reaches the edge of the grid is lost. Lines: `kernels.lines.line_steps`.
+    Tolerance: 2e-5 of the maximum for a_0 ρe Δs up to 0.4 in a voxel; the result does not depend on the number of threads.
 
 split_field
     Which part of each voxel each beamlet covers: of sub³ points in the voxel, the share whose projection from the source
@@ -86,12 +85,31 @@ class FluenceTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BeamTables:
-    """The beam's spectrum as tables: `terma_per_cm` (G, D) at depths i * depth_step_cm, off-axis factor by radius (mm)."""
+    """The beam's spectrum as tables by radius at the isocentre plane (mm) and by depth.
+
+    `terma_per_cm` (A, G, D) at radii `softening_radius_mm` (A,) and depths i * depth_step_cm; `off_axis_factor` at
+    `off_axis_radius_mm`. Beyond its ends a table keeps its last value.
+    """
 
     depth_step_cm: float
+    softening_radius_mm: NDArray[np.float64]
     terma_per_cm: NDArray[np.float64]
     off_axis_radius_mm: NDArray[np.float64]
     off_axis_factor: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Released:
+    """Energy per cm³ that one beam releases: `energy` (G, z, y, x) in the box of voxels that begins at `start_zyx`."""
+
+    start_zyx: tuple[int, int, int]
+    energy: NDArray[np.float32]
+
+    @property
+    def box(self) -> tuple[slice, slice, slice]:
+        """Where the box lies in the grid."""
+        z, y, x = (slice(a, a + n) for a, n in zip(self.start_zyx, self.energy.shape[1:], strict=True))
+        return z, y, x
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +117,7 @@ class Backend:
     """The operations of one backend."""
 
     name: str
-    terma: Callable[..., NDArray[Any]]
+    terma: Callable[..., Released]
     superpose: Callable[..., NDArray[Any]]
     split_field: Callable[..., tuple[NDArray[Any], ...]]
     deposit_columns: Callable[..., tuple[NDArray[Any], ...]]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import permutations, product
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 # Node orbits of octahedrally symmetric quadrature rules on the sphere (Lebedev, Zh. Vychisl. Mat. Mat. Fiz. 16:293, 1976):
@@ -75,20 +77,75 @@ def cell_weights(
     `axes` rows: two transverse unit vectors and the ray's own direction of travel. Sampled at 3 polar angles of equal solid
     angle a bin times 96 azimuths, so the sum over directions is exact whatever the sampling.
     """
-    n_theta = len(theta_edges_rad) - 1
-    cosine = np.cos(theta_edges_rad)
-    part = (np.arange(_N_POLAR) + 0.5) / _N_POLAR
-    cos_t = (cosine[:-1, None] + (cosine[1:] - cosine[:-1])[:, None] * part).ravel()
-    sin_t = np.sqrt(1.0 - cos_t**2)
-    phi = (np.arange(_N_AZIMUTH) + 0.5) * (2 * np.pi / _N_AZIMUTH)
-    local = np.stack(
-        [np.outer(sin_t, np.cos(phi)), np.outer(sin_t, np.sin(phi)), np.repeat(cos_t[:, None], _N_AZIMUTH, axis=1)], axis=-1
-    )
-    nearest = np.argmax((local.reshape(-1, 3) @ axes) @ directions.T, axis=1)
-    theta_bin = np.repeat(np.arange(n_theta), _N_POLAR * _N_AZIMUTH)
-    count = np.bincount(nearest * n_theta + theta_bin, minlength=len(directions) * n_theta)
-    return count.reshape(len(directions), n_theta) / float(_N_POLAR * _N_AZIMUTH)
+    local = _samples(tuple(theta_edges_rad))
+    start, candidate = _candidates(directions.tobytes())
+    count = np.zeros((len(directions), len(theta_edges_rad) - 1), dtype=np.int64)
+    _count_nearest(local, np.ascontiguousarray(axes), directions, start, candidate, count)
+    return count / float(_N_POLAR * _N_AZIMUTH)
 
 
 _N_POLAR = 3
 _N_AZIMUTH = 96
+_CUBE = 24  # parts along each side of a cube's face, to look up the directions near a point
+
+
+@lru_cache(maxsize=4)
+def _samples(theta_edges_rad: tuple[float, ...]) -> NDArray[np.float64]:
+    """Unit vectors about the third axis, bin by bin: (n_theta, 3 * 96, 3)."""
+    cosine = np.cos(np.array(theta_edges_rad))
+    part = (np.arange(_N_POLAR) + 0.5) / _N_POLAR
+    cos_t = (cosine[:-1, None] + (cosine[1:] - cosine[:-1])[:, None] * part).ravel()
+    sin_t = np.sqrt(1.0 - cos_t**2)
+    phi = (np.arange(_N_AZIMUTH) + 0.5) * (2 * np.pi / _N_AZIMUTH)
+    across = np.outer(sin_t, np.cos(phi)), np.outer(sin_t, np.sin(phi))
+    points = np.stack([*across, np.repeat(cos_t[:, None], _N_AZIMUTH, axis=1)], axis=-1)
+    return points.reshape(len(cosine) - 1, _N_POLAR * _N_AZIMUTH, 3)
+
+
+@lru_cache(maxsize=8)
+def _candidates(directions: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which directions can be the nearest to a point in each part of a cube's surface: start (n + 1,) and indices.
+
+    Those no further from the part's middle than the nearest one and twice the part's own radius.
+    """
+    unit = np.frombuffer(directions).reshape(-1, 3)
+    edge = np.linspace(-1.0, 1.0, _CUBE + 1)
+    middle = (edge[1:] + edge[:-1]) / 2
+    face, a, b = np.meshgrid(np.arange(6), middle, middle, indexing="ij")
+    corners = np.empty((face.size, 5, 3))
+    for axis in range(3):
+        own = np.flatnonzero(face.ravel() // 2 == axis)
+        corners[own, :, axis] = 1.0 - 2.0 * (face.ravel()[own, None] % 2)
+        corners[own, :, (axis + 1) % 3] = a.ravel()[own, None] + np.array([0, -1, -1, 1, 1]) / _CUBE
+        corners[own, :, (axis + 2) % 3] = b.ravel()[own, None] + np.array([0, -1, 1, -1, 1]) / _CUBE
+    corners /= np.linalg.norm(corners, axis=2, keepdims=True)
+    radius = np.arccos(np.clip(np.einsum("pca,pa->pc", corners[:, 1:], corners[:, 0]), -1, 1)).max(axis=1)
+    angle = np.arccos(np.clip(corners[:, 0] @ unit.T, -1, 1))
+    near = angle <= (angle.min(axis=1) + 2 * radius + 1e-9)[:, None]
+    return np.concatenate([[0], np.cumsum(near.sum(axis=1))]), np.nonzero(near)[1]
+
+
+@njit(cache=True, nogil=True)
+def _count_nearest(local, axes, directions, start, candidate, count):  # type: ignore[no-untyped-def]
+    """Adds to `count` (K, n_theta) how many of a bin's points, turned into `axes`, lie nearest to each direction."""
+    point = np.empty(3)
+    for t in range(local.shape[0]):
+        for n in range(local.shape[1]):
+            for a in range(3):
+                point[a] = local[t, n, 0] * axes[0, a] + local[t, n, 1] * axes[1, a] + local[t, n, 2] * axes[2, a]
+            axis = 0
+            if abs(point[1]) > abs(point[axis]):
+                axis = 1
+            if abs(point[2]) > abs(point[axis]):
+                axis = 2
+            size = abs(point[axis])
+            i = min(int((point[(axis + 1) % 3] / size + 1.0) * (0.5 * _CUBE)), _CUBE - 1)
+            j = min(int((point[(axis + 2) % 3] / size + 1.0) * (0.5 * _CUBE)), _CUBE - 1)
+            part = ((2 * axis + (0 if point[axis] > 0 else 1)) * _CUBE + i) * _CUBE + j
+            best, nearest = -2.0, 0
+            for c in range(start[part], start[part + 1]):
+                k = candidate[c]
+                cosine = point[0] * directions[k, 0] + point[1] * directions[k, 1] + point[2] * directions[k, 2]
+                if cosine > best:
+                    best, nearest = cosine, k
+            count[nearest, t] += 1

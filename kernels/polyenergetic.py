@@ -1,7 +1,9 @@
-"""From a photon spectrum to the tables of the dose operations: TERMA by depth and the kernel of each energy group."""
+"""From a photon spectrum to the tables of the dose operations: TERMA by radius and depth, and the two kernels it is split
+between."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,56 +54,107 @@ class Attenuation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """Energy fluence by bin, summing to 1, with each bin's attenuation coefficient (cm²/g) and energy group."""
+    """Energy fluence by bin, summing to 1, with each bin's attenuation coefficient in water (cm²/g)."""
 
     energy_mev: Floats
     energy_fluence: Floats
     mu_cm2_g: Floats
-    group: NDArray[np.int64]
-    n_groups: int
-
-
-# Groups share TERMA equally at this depth, where most of the dose is wanted; the kernels of a group are weighted there too.
-REFERENCE_DEPTH_CM = 8.0
-
-
-def grouped_spectrum(energy_mev: Floats, photon_fraction: Floats, attenuation: Attenuation, n_groups: int) -> Spectrum:
-    """Photon numbers (n,) to energy fluence, in `n_groups` groups of neighbouring energies with equal shares of TERMA."""
-    fluence = photon_fraction * energy_mev
-    fluence = fluence / fluence.sum()
-    mu = attenuation.at(energy_mev)
-    terma = fluence * mu * np.exp(-mu * REFERENCE_DEPTH_CM)
-    order = np.argsort(energy_mev, kind="stable")
-    share = np.cumsum(terma[order]) - terma[order] / 2
-    group = np.empty(len(energy_mev), dtype=np.int64)
-    group[order] = np.minimum((share / terma.sum() * n_groups).astype(np.int64), n_groups - 1)
-    return Spectrum(energy_mev, fluence, mu, group, n_groups)
-
-
-def terma_table(spectrum: Spectrum, depth_cm: Floats) -> Floats:
-    """TERMA per unit energy fluence in air: t_g(d) = Σ_{E in g} ψ_E μ_E exp(-μ_E d), water of 1 g/cm³. (G, D) cm⁻¹."""
-    per_bin = (spectrum.energy_fluence * spectrum.mu_cm2_g)[:, None] * np.exp(-np.outer(spectrum.mu_cm2_g, depth_cm))
-    return np.stack([per_bin[spectrum.group == g].sum(axis=0) for g in range(spectrum.n_groups)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GroupKernels:
-    """Kernel of each energy group: `per_sr` (G, T, I), and the share of TERMA deposited on the spot, `local` (G,)."""
+class DoseTables:
+    """TERMA per unit energy fluence in air, split between two kernels: `terma_per_cm` (A, 2, D) by radius and depth.
 
+    `per_sr` (2, T, I): the kernels, of the softest and the hardest photons there are; `local` (2,): what they deposit on the
+    spot.
+    """
+
+    terma_per_cm: Floats
     per_sr: Floats
     local: Floats
 
 
-def group_kernels(table: KernelTable, spectrum: Spectrum) -> GroupKernels:
-    """Kernels of the energy groups, weighted by TERMA at the reference depth.
+HARDEST_DEPTH_CM = 40.0
+_SOFTENING_DEPTH_CM = 10.0  # the path over which an off-axis spectrum's effective attenuation is told
+_COMPARED_RADII_CM = np.array([0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 24.0])
 
-    Kernels are linear in log energy between the tabulated ones; below the lowest (0.05 MeV) the lowest is used.
+
+def water_spectrum(energy_mev: Floats, photon_fraction: Floats, attenuation: Attenuation) -> Spectrum:
+    """Photon numbers by bin (n,) to energy fluence."""
+    fluence = photon_fraction * energy_mev
+    return Spectrum(energy_mev, fluence / fluence.sum(), attenuation.at(energy_mev))
+
+
+def softened(spectrum: Spectrum, mu_ratio: float) -> Spectrum:
+    """The spectrum times E^-p, p such that its effective attenuation coefficient over 10 cm of water is `mu_ratio` times as
+    large (as Tailor et al., Med Phys 25:662, 1998, describe an off-axis beam). Still sums to 1."""
+    wanted = mu_ratio * _effective_mu(spectrum, 0.0)
+    low, high = -20.0, 20.0
+    for _ in range(60):
+        power = (low + high) / 2
+        low, high = (power, high) if _effective_mu(spectrum, power) < wanted else (low, power)
+    return _tilted(spectrum, 0.0 if mu_ratio == 1.0 else power)
+
+
+def _tilted(spectrum: Spectrum, power: float) -> Spectrum:
+    fluence = spectrum.energy_fluence * spectrum.energy_mev**-power
+    return Spectrum(spectrum.energy_mev, fluence / fluence.sum(), spectrum.mu_cm2_g)
+
+
+def _effective_mu(spectrum: Spectrum, power: float) -> float:
+    tilted = _tilted(spectrum, power)
+    return float(-np.log(tilted.energy_fluence @ np.exp(-tilted.mu_cm2_g * _SOFTENING_DEPTH_CM)) / _SOFTENING_DEPTH_CM)
+
+
+def dose_tables(spectra: Sequence[Spectrum], table: KernelTable, depth_cm: Floats) -> DoseTables:
+    """Tables of a beam whose spectrum in air at each radius is given, the axis first.
+
+    T(d) = Σ_E ψ_E μ_E exp(-μ_E d) in water of 1 g/cm³. The kernel of the photons that interact at a radius and depth is
+    their mean by TERMA; it moves along one line from the softest (largest radius, surface) to the hardest (axis, 40 cm), so
+    TERMA is split between these two in the proportion whose mixture deposits most nearly the same within nine radii.
     """
-    place = np.interp(np.log(spectrum.energy_mev), np.log(table.energy_mev), np.arange(len(table.energy_mev)))
+    mixing = _kernel_mixing(spectra[0].energy_mev, table)
+    per_bin = np.stack([_released(s, depth_cm) for s in spectra])  # (A, E, D)
+    softest = _weights(_released(spectra[-1], np.zeros(1))[:, 0]) @ mixing
+    hardest = _weights(_released(spectra[0], np.array([HARDEST_DEPTH_CM]))[:, 0]) @ mixing
+    seen = _deposited(table)  # (kernel energies, M)
+    along = (hardest - softest) @ seen
+    total = per_bin.sum(axis=1)
+    there = np.einsum("aed,ek->adk", per_bin / total[:, None], mixing)
+    share = np.clip(((there - softest) @ seen) @ along / (along @ along), 0.0, 1.0)
+    ends = np.stack([softest, hardest])
+    return DoseTables(
+        np.stack([total * (1 - share), total * share], axis=1),
+        np.einsum("ge,eti->gti", ends, table.fraction_per_sr),
+        ends @ table.local_fraction,
+    )
+
+
+def _released(spectrum: Spectrum, depth_cm: Floats) -> Floats:
+    """TERMA by energy bin and depth, (E, D) cm⁻¹."""
+    released: Floats = (spectrum.energy_fluence * spectrum.mu_cm2_g)[:, None] * np.exp(
+        -np.outer(spectrum.mu_cm2_g, depth_cm)
+    )
+    return released
+
+
+def _weights(released: Floats) -> Floats:
+    weights: Floats = released / released.sum()
+    return weights
+
+
+def _kernel_mixing(energy_mev: Floats, table: KernelTable) -> Floats:
+    """Which tabulated kernels make each bin's, (E, kernel energies): linear in log energy; below the lowest, the lowest."""
+    place = np.interp(np.log(energy_mev), np.log(table.energy_mev), np.arange(len(table.energy_mev)))
     low = np.minimum(place.astype(np.int64), len(table.energy_mev) - 2)
-    terma = spectrum.energy_fluence * spectrum.mu_cm2_g * np.exp(-spectrum.mu_cm2_g * REFERENCE_DEPTH_CM)
-    mixing = np.zeros((spectrum.n_groups, len(table.energy_mev)))
-    np.add.at(mixing, (spectrum.group, low), terma * (1 - (place - low)))
-    np.add.at(mixing, (spectrum.group, low + 1), terma * (place - low))
-    mixing /= mixing.sum(axis=1, keepdims=True)
-    return GroupKernels(np.einsum("ge,eti->gti", mixing, table.fraction_per_sr), mixing @ table.local_fraction)
+    mixing = np.zeros((len(energy_mev), len(table.energy_mev)))
+    rows = np.arange(len(energy_mev))
+    mixing[rows, low], mixing[rows, low + 1] = 1 - (place - low), place - low
+    return mixing
+
+
+def _deposited(table: KernelTable) -> Floats:
+    """What each kernel deposits within some radii of every cone and on the spot, (kernel energies, M)."""
+    within = 1 - np.exp(-np.outer(table.exponents_per_cm, _COMPARED_RADII_CM))
+    cones = np.einsum("eti,t,ir->etr", table.fraction_per_sr, table.solid_angle_sr, within)
+    return np.concatenate([cones.reshape(len(cones), -1), table.local_fraction[:, None]], axis=1)

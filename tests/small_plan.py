@@ -51,6 +51,8 @@ def machine(machine_id: str = "test_machine", energy_id: str = "6X") -> Machine:
         400.0,
         np.array([0.0, 200.0]),
         np.array([1.0, 1.02]),
+        np.array([0.0, 200.0]),
+        np.array([1.0, 1.0]),
         "b" * 64,
     )
     jaws = Jaws((-200, 20), (-20, 200), (-200, 100), (-100, 200), 0.005)

@@ -18,7 +18,7 @@ def beam_model(
 ) -> BeamModel:
     """1 MeV/cm² a MU, no horns."""
     flat = (np.array([0.0, 500.0]), np.array([1.0, 1.0]))
-    return BeamModel("t", 6.0, energy_mev, photon_fraction, 1.0, sigma_mm, sigma_mm, 500.0, *flat, "")
+    return BeamModel("t", 6.0, energy_mev, photon_fraction, 1.0, sigma_mm, sigma_mm, 500.0, *flat, *flat, "")
 
 
 def open_field(

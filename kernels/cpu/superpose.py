@@ -1,8 +1,8 @@
-"""CPU `superpose`: Numba, directions in parallel lanes. See `kernels.contract`.
+"""CPU `superpose`: Numba, one direction after the other, its lines of voxels side by side. See `kernels.contract`.
 
-Written for the vector units: the innermost loops run over neighbouring voxels of one row, all components in registers,
-and the
-state of all lines that start in one row stays in the first-level cache.
+Written for the vector units: rows of voxels are worked on in blocks of 16 columns, all components of a block in registers,
+and the state of all lines that start in one row stays in the first-level cache. Each voxel lies on one line of a direction,
+so threads share out the lines, never meet in a voxel, and do not change the result.
 """
 
 # mypy: disable-error-code="no-untyped-def"
@@ -13,26 +13,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit, prange
+from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
-from kernels.contract import BeamGeometry, GridGeometry
+from kernels.contract import BeamGeometry, GridGeometry, Released
+from kernels.cpu.row import BLOCK, COMPONENTS, PITCH, add_source, deposit, deposit_with_source
 from kernels.lines import PLANE_ROW_COLUMN, line_steps
 
-# Directions are dealt to a fixed number of lanes, each with its own dose, summed in order: threads do not change the result.
-LANES = 8
-COMPONENTS = 9  # fixed, so that the compiler unrolls
-PITCH = 2064  # floats between components; fixed for the same reason, and no power of two, which would thrash the cache
+LINES = 8  # rows of lines that are walked side by side: memory is then read in runs that the processor foresees
 N_TERMS = 6
-
-_ONE, _TWO, _HALF = np.float32(1), np.float32(2), np.float32(1 / 2)
-_THIRD, _QUARTER, _FIFTH, _SIXTH = np.float32(1 / 3), np.float32(1 / 4), np.float32(1 / 5), np.float32(1 / 6)
-_SEVENTH = np.float32(1 / 7)
+GROUPS = 2
+_WIDTH = GROUPS * COMPONENTS
 
 
 def superpose(
     electron_density_rel: NDArray[np.floating],
-    released: NDArray[np.floating],
+    released: Sequence[Released],
     cone_kernels: NDArray[np.floating],
     directions: NDArray[np.float64],
     *,
@@ -42,191 +38,247 @@ def superpose(
 ) -> NDArray[np.float32]:
     """Energy deposited per cm³ (z, y, x), collapsed cones along lines of voxels. See `kernels.contract`.
 
-    Raises ValueError for more than 9 components or a grid whose lines spread over more than 2064 columns.
+    Raises ValueError for more than 9 components, more than 2 groups or a grid of more than 1000 voxels a side.
     """
-    n_beams, n_directions, n_fields, n_comp = cone_kernels.shape
-    if n_comp > COMPONENTS or 2 * max(grid.shape_zyx) > PITCH:
-        raise ValueError(
-            f"{n_comp} components and grid {grid.shape_zyx}: at most {COMPONENTS}, and {PITCH // 2} voxels a side"
-        )
-    kernels = np.zeros((n_directions, n_beams, n_fields // N_TERMS, N_TERMS, COMPONENTS), dtype=np.float32)
-    kernels[..., :n_comp] = cone_kernels.reshape(n_beams, n_directions, -1, N_TERMS, n_comp).transpose(1, 0, 2, 3, 4)
+    kernels = _kernels(cone_kernels)
+    if 2 * (max(grid.shape_zyx) + BLOCK) > PITCH:
+        raise ValueError(f"grid {grid.shape_zyx}: at most {PITCH // 2 - BLOCK} voxels a side")
     total = np.zeros(grid.shape_zyx, dtype=np.float32)
     steps = [line_steps(d, grid.shape_zyx, grid.spacing_zyx_mm) for d in directions]
     for axes in PLANE_ROW_COLUMN:
         chosen = [k for k, s in enumerate(steps) if s.axes == axes]
         if not chosen:
             continue
-        density = np.ascontiguousarray(np.asarray(electron_density_rel, dtype=np.float32).transpose(axes))
-        turned = np.ascontiguousarray(np.asarray(released, dtype=np.float32).transpose((0, 1, *(a + 2 for a in axes))))
-        lanes = np.zeros((min(LANES, len(chosen)), *density.shape), dtype=np.float32)
-        _sweep(
-            density,
-            turned,
-            _filled(density > 0),
-            np.stack([_filled(one.any(axis=0)) for one in turned]),
-            np.stack([_affine(beam, grid, axes) for beam in beams]),
-            kernels[chosen],
-            np.stack([steps[k].planes for k in chosen]),
-            np.stack([steps[k].row_shift for k in chosen]),
-            np.stack([steps[k].column_shift for k in chosen]),
-            np.array([steps[k].step_cm * smallest_exponent_per_cm for k in chosen], dtype=np.float32),
-            lanes,
-        )
-        for lane in lanes:
-            total += lane.transpose(np.argsort(axes))
+        n_planes, n_rows, n_columns = (grid.shape_zyx[a] for a in axes)
+        density = _padded(np.asarray(electron_density_rel, dtype=np.float32).transpose(axes))
+        energy, boxes = _turned(released, axes)
+        body = np.zeros((n_planes, n_rows, 2), dtype=np.int64)
+        lit = np.zeros((len(released), n_planes, n_rows, 2), dtype=np.int64)
+        _find_body(density, body)
+        _find_lit(energy, boxes, lit)
+        affine = np.stack([_affine(beam, grid, axes) for beam in beams])
+        out = np.zeros_like(density)
+        for k in chosen:
+            walk = steps[k].planes, steps[k].row_shift, steps[k].column_shift
+            path = np.float32(steps[k].step_cm * smallest_exponent_per_cm)
+            shares = _shares(n_rows, walk[1])
+            _direction(density, energy, boxes, body, lit, affine, kernels[k], walk, path, shares, out)
+        total += out[:, :n_rows, :n_columns].transpose(np.argsort(axes))
     return total
 
 
-def _filled(some: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """First and one-past-last true column of every row, (planes, rows, 2); equal where the row is empty."""
-    first = some.argmax(axis=-1)
-    last = some.shape[-1] - some[..., ::-1].argmax(axis=-1)
-    return np.stack([first, np.where(some.any(axis=-1), last, first)], axis=-1)
+def _shares(n_rows: int, row_shift: NDArray[np.int64]) -> NDArray[np.int64]:
+    """First rows of the parts of a direction's lines, dealt to the threads in turn: the middle of a patient takes longest."""
+    first, n_lines = -max(int(row_shift[-1]), 0), n_rows + abs(int(row_shift[-1]))
+    parts = np.arange(first, first + n_lines, LINES)
+    threads = get_num_threads()
+    return np.concatenate([parts[t::threads] for t in range(threads)])
 
 
-def _affine(beam: BeamGeometry, grid: GridGeometry, axes: tuple[int, int, int]) -> NDArray[np.float32]:
+def _kernels(cone_kernels: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(B, K, G * terms, I) to (K, B, terms, 2 * 9): the groups' components side by side, absent ones zero."""
+    n_beams, n_directions, n_fields, n_comp = cone_kernels.shape
+    n_groups = n_fields // N_TERMS
+    if n_comp > COMPONENTS or n_groups > GROUPS:
+        raise ValueError(f"{n_groups} groups of {n_comp} components: at most {GROUPS} of {COMPONENTS}")
+    kernels = np.zeros((n_directions, n_beams, N_TERMS, GROUPS, COMPONENTS), dtype=np.float32)
+    given = cone_kernels.reshape(n_beams, n_directions, n_groups, N_TERMS, n_comp)
+    kernels[:, :, :, :n_groups, :n_comp] = given.transpose(1, 0, 3, 2, 4)
+    return kernels.reshape(n_directions, n_beams, N_TERMS, _WIDTH)
+
+
+def _odd(n: int) -> int:
+    """Rows of a plane, and blocks of a row, are odd in number: planes a power of two apart would share a few places of the
+    caches."""
+    return n | 1
+
+
+def _padded(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy whose rows end with a whole block."""
+    planes, rows, columns = array.shape
+    padded = np.zeros((planes, _odd(rows), BLOCK * _odd(-(-columns // BLOCK))), dtype=np.float32)
+    padded[:, :rows, :columns] = array
+    return padded
+
+
+def _turned(released: Sequence[Released], axes: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """All beams' energies in one array, planes, rows and columns as the lines want them, columns from block to block.
+
+    Second: per beam its place in the array and then first plane, row, column and numbers of planes, rows, columns (B, 7).
+    """
+    boxes = np.zeros((len(released), 7), dtype=np.int64)
+    for box, one in zip(boxes, released, strict=True):
+        start, shape = np.array(one.start_zyx)[list(axes)], np.array(one.energy.shape[1:])[list(axes)]
+        first = start[2] // BLOCK * BLOCK
+        blocks = -(-(start[2] + shape[2] - first) // BLOCK)
+        box[1:] = start[0], start[1], first, shape[0], _odd(shape[1]), BLOCK * _odd(blocks)
+    sizes = GROUPS * boxes[:, 4:].prod(axis=1)
+    boxes[:, 0] = np.cumsum(sizes) - sizes
+    energy = np.zeros(int(sizes.sum()), dtype=np.float32)
+    for box, size, one in zip(boxes, sizes, released, strict=True):
+        view = energy[box[0] : box[0] + size].reshape(GROUPS, *box[4:])
+        turned = one.energy.transpose((0, *(a + 1 for a in axes)))
+        groups, _, rows, columns = turned.shape
+        at = one.start_zyx[axes[2]] - box[3]
+        view[:groups, :, :rows, at : at + columns] = turned
+    return energy, boxes
+
+
+def _affine(beam: BeamGeometry, grid: GridGeometry, axes: tuple[int, int, int]) -> NDArray[np.float64]:
     """Beam coordinates (x, y, away from the source; mm) of voxel (plane, row, column): constant and a step each, (3, 4)."""
     towards = np.stack([beam.axes[0], beam.axes[1], -beam.axes[2]])
     origin = towards @ (np.array(grid.origin_xyz_mm) - beam.source_xyz_mm)
     per_index = towards[:, ::-1] * np.array(grid.spacing_zyx_mm)  # columns z, y, x
-    return np.concatenate([origin[:, None], per_index[:, list(axes)]], axis=1).astype(np.float32)
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _path_terms(y):
-    """m = 1 - e^-y and q = 1 - m / y for small y, by their series: good to 2e-6 of themselves up to y = 0.4."""
-    m = y * (_ONE - _HALF * y * (_ONE - _THIRD * y * (_ONE - _QUARTER * y * (_ONE - _FIFTH * y * (_ONE - _SIXTH * y)))))
-    q = (
-        _HALF
-        * y
-        * (_ONE - _THIRD * y * (_ONE - _QUARTER * y * (_ONE - _FIFTH * y * (_ONE - _SIXTH * y * (_ONE - _SEVENTH * y)))))
-    )
-    return m, q
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _pass_with_source(state, source, density, path, out):
-    """One row of voxels: deposit of what arrives and what is released there, all components.
-
-    From one exponent to the next, which is twice as large: m(2y) = m (2 - m), q(2y) = q + m (1 - q) / 2.
-    """
-    for c in range(len(density)):
-        m, q = _path_terms(path * density[c])
-        deposit = np.float32(0)
-        for i in range(COMPONENTS):
-            arriving, new = state[i * PITCH + c], source[i * PITCH + c]
-            here = arriving * m + new * q
-            deposit += here
-            state[i * PITCH + c] = arriving + (new - here)
-            q += _HALF * m * (_ONE - q)
-            m *= _TWO - m
-        out[c] += deposit
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _pass(state, density, path, out):
-    """One row of voxels where nothing is released."""
-    for c in range(len(density)):
-        m, _ = _path_terms(path * density[c])
-        deposit = np.float32(0)
-        for i in range(COMPONENTS):
-            arriving = state[i * PITCH + c]
-            here = arriving * m
-            deposit += here
-            state[i * PITCH + c] = arriving - here
-            m *= _TWO - m
-        out[c] += deposit
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _add_source(source, released, u, v, kernel):
-    """Adds one group's released energy times its cone kernel at the ray's slopes (terms of `cones.tilt_terms`)."""
-    for c in range(len(released)):
-        t = released[c]
-        tu, tv = t * u[c], t * v[c]
-        tuu, tuv, tvv = tu * u[c], tu * v[c], tv * v[c]
-        for i in range(COMPONENTS):
-            low = t * kernel[0, i] + tu * kernel[1, i] + tv * kernel[2, i]
-            source[i * PITCH + c] += low + tuu * kernel[3, i] + tuv * kernel[4, i] + tvv * kernel[5, i]
-
-
-@njit(cache=True, nogil=True, fastmath=True)
-def _slopes(affine, plane, row, first, u, v):
-    """Slopes of the rays through the voxels of a row from column `first` on."""
-    x = affine[0, 0] + plane * affine[0, 1] + row * affine[0, 2]
-    y = affine[1, 0] + plane * affine[1, 1] + row * affine[1, 2]
-    z = affine[2, 0] + plane * affine[2, 1] + row * affine[2, 2]
-    for c in range(len(u)):
-        column = np.float32(first + c)
-        inverse = _ONE / (np.float32(z) + column * affine[2, 3])
-        u[c] = (np.float32(x) + column * affine[0, 3]) * inverse
-        v[c] = (np.float32(y) + column * affine[1, 3]) * inverse
+    affine: NDArray[np.float64] = np.concatenate([origin[:, None], per_index[:, list(axes)]], axis=1)
+    return affine
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _sweep(density, released, body, lit, affine, kernels, planes, row_shift, column_shift, path, lanes):
-    """Adds the deposited energy of direction k to lane k % n_lanes."""
-    for lane in prange(len(lanes)):
-        state, source = np.zeros(COMPONENTS * PITCH, np.float32), np.zeros(COMPONENTS * PITCH, np.float32)
-        slopes = np.empty((2, density.shape[2]), np.float32)
-        for k in range(lane, len(kernels), len(lanes)):
-            shifts = row_shift[k], column_shift[k]
-            _direction(
-                density,
-                released,
-                body,
-                lit,
-                affine,
-                kernels[k],
-                planes[k],
-                shifts,
-                path[k],
-                state,
-                source,
-                slopes,
-                lanes[lane],
-            )
+def _find_body(density, body):
+    """First and one past the last column of every row where there is anything; equal where there is nothing."""
+    for p in prange(body.shape[0]):
+        for r in range(body.shape[1]):
+            body[p, r, 0], body[p, r, 1] = _extent(density[p, r])
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _find_lit(energy, boxes, lit):
+    """As `_find_body` for each beam's released energy, (B, planes, rows, 2)."""
+    for b in prange(len(boxes)):
+        base, plane, row, column, n_planes, n_rows, n_columns = boxes[b]
+        for g in range(GROUPS):
+            for p in range(n_planes):
+                for r in range(min(n_rows, lit.shape[2] - row)):
+                    at = base + ((g * n_planes + p) * n_rows + r) * n_columns
+                    first, last = _extent(energy[at : at + n_columns])
+                    if last > first:
+                        known = lit[b, plane + p, row + r]
+                        empty = known[1] == known[0]
+                        known[0] = column + first if empty else min(known[0], column + first)
+                        known[1] = max(known[1], column + last)
 
 
 @njit(cache=True, nogil=True)
-def _direction(density, released, body, lit, affine, kernel, planes, shifts, path, state, source, slopes, out):
-    """All lines of one direction; lines that start in one row move together."""
-    n_planes, n_rows, n_columns = density.shape
-    row_shift, column_shift = shifts
-    n_beams, n_groups = kernel.shape[:2]
+def _extent(values):
+    first, last = 0, len(values)
+    while first < last and values[first] == 0:
+        first += 1
+    while last > first and values[last - 1] == 0:
+        last -= 1
+    return first, last
+
+
+@njit(cache=True, nogil=True, parallel=True)
+def _direction(density, energy, boxes, body, lit, affine, kernels, walk, path, shares, out):
+    """All lines of one direction, in parts of `LINES` rows of lines."""
+    for part in prange(len(shares)):
+        state, source = np.empty((LINES, COMPONENTS * PITCH), np.float32), np.empty(COMPONENTS * PITCH, np.float32)
+        parabola, place, active = (
+            np.empty((3, _WIDTH), np.float32),
+            np.empty(PITCH, np.float32),
+            np.empty((LINES, 2), np.int64),
+        )
+        scratch = state, source, parabola, place, active
+        _walk_lines(density, energy, boxes, body, lit, affine, kernels, walk, path, shares[part], scratch, out)
+
+
+@njit(cache=True, nogil=True)
+def _walk_lines(density, energy, boxes, body, lit, affine, kernels, walk, path, first_line, scratch, out):
+    """The lines that start in `LINES` neighbouring rows, plane by plane.
+
+    Columns of a line count from its first plane, plus `offset`. `active`: line columns that have carried anything yet.
+    """
+    planes, row_shift, column_shift = walk
+    state, source, parabola, place, active = scratch
+    n_rows, n_columns = body.shape[1], density.shape[2]
     offset = max(column_shift[-1], 0)
     width = n_columns + abs(column_shift[-1])
-    for line in range(-max(row_shift[-1], 0), n_rows - min(row_shift[-1], 0)):
-        active_from, active_to = width, 0  # line columns that have carried anything yet
-        for n in range(n_planes):
-            row, plane = line + row_shift[n], planes[n]
+    active[:, 0], active[:, 1] = width, 0
+    for n in range(len(planes)):
+        to_line, plane = offset - column_shift[n], planes[n]
+        for j in range(LINES):
+            row = first_line + j + row_shift[n]
             if row < 0 or row >= n_rows:
                 continue
-            to_line = offset - column_shift[n]
-            lit_from, lit_to = n_columns, 0
-            for b in range(n_beams):
-                if lit[b, plane, row, 1] > lit[b, plane, row, 0]:
-                    lit_from, lit_to = min(lit_from, lit[b, plane, row, 0]), max(lit_to, lit[b, plane, row, 1])
+            lit_from, lit_to = _span(lit, plane, row)
             if lit_to > lit_from:
-                if active_to == 0:
+                if active[j, 1] == 0:
                     for i in range(COMPONENTS):
-                        state[i * PITCH : i * PITCH + width] = 0
-                active_from, active_to = min(active_from, lit_from + to_line), max(active_to, lit_to + to_line)
-            a, b_end = max(body[plane, row, 0], active_from - to_line), min(body[plane, row, 1], active_to - to_line)
-            if a >= b_end:
+                        state[j, i * PITCH : i * PITCH + width] = 0
+                active[j, 0], active[j, 1] = min(active[j, 0], lit_from + to_line), max(active[j, 1], lit_to + to_line)
+            first = max(body[plane, row, 0], active[j, 0] - to_line)
+            last = min(body[plane, row, 1], active[j, 1] - to_line)
+            if first >= last:
                 continue
-            row_density, row_out, row_state = density[plane, row, a:b_end], out[plane, row, a:b_end], state[a + to_line :]
-            if lit_to <= lit_from:
-                _pass(row_state, row_density, path, row_out)
-                continue
-            for i in range(COMPONENTS):
-                source[i * PITCH + a : i * PITCH + b_end] = 0
-            for b in range(n_beams):
-                fa, fb = max(a, lit[b, plane, row, 0]), min(b_end, lit[b, plane, row, 1])
-                if fb > fa:
-                    u, v = slopes[0, : fb - fa], slopes[1, : fb - fa]
-                    _slopes(affine[b], plane, row, fa, u, v)
-                    for g in range(n_groups):
-                        _add_source(source[fa:], released[b, g, plane, row, fa:fb], u, v, kernel[b, g])
-            _pass_with_source(row_state, source[a:], row_density, path, row_out)
+            first, last = first // BLOCK * BLOCK, -(-last // BLOCK) * BLOCK
+            row_density, row_out = density[plane, row, first:last], out[plane, row, first:last]
+            row_state = state[j, first + to_line :]
+            if lit_to > lit_from:
+                _release(energy, boxes, lit, affine, kernels, plane, row, source, first, last, parabola, place)
+                deposit_with_source(row_state, source[first:], row_density, path, row_out)
+            else:
+                deposit(row_state, row_density, path, row_out)
+
+
+@njit(cache=True, nogil=True)
+def _span(lit, plane, row):
+    """First and one past the last column that any beam lights in a row; equal where none does."""
+    first, last = 1 << 30, 0
+    for b in range(lit.shape[0]):
+        if lit[b, plane, row, 1] > lit[b, plane, row, 0]:
+            first, last = min(first, lit[b, plane, row, 0]), max(last, lit[b, plane, row, 1])
+    return min(first, last), last
+
+
+@njit(cache=True, nogil=True)
+def _release(energy, boxes, lit, affine, kernels, plane, row, source, first, last, parabola, place):
+    """All beams' released energy times the cone's kernel, component by component, for the columns of a row."""
+    for i in range(COMPONENTS):
+        source[i * PITCH + first : i * PITCH + last] = 0
+    for b in range(len(boxes)):
+        from_, to = max(first, lit[b, plane, row, 0]), min(last, lit[b, plane, row, 1])
+        if to <= from_:
+            continue
+        base, p0, r0, c0, n_planes, n_rows, n_columns = boxes[b]
+        at = base + ((plane - p0) * n_rows + row - r0) * n_columns - c0
+        second = at + n_planes * n_rows * n_columns
+        a, end = from_ // BLOCK * BLOCK, -(-to // BLOCK) * BLOCK
+        gain, rise = _along_row(affine[b], plane, row, a, end, kernels[b], parabola)
+        add_source(source[a:], energy[at + a : at + end], energy[second + a : second + end], parabola, gain, rise, place)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _along_row(affine, plane, row, first, end, kernel, parabola):
+    """Kernels along a row as parabolas in s, -1 at its first and 1 at its last column.
+
+    A ray's slopes are x / z and y / z, all three linear in the column: so both are linear in s = gain c / (1 + rise c) - 1,
+    where c counts columns from the first, and a polynomial of second degree in them is one in s. Returns gain and rise.
+    """
+    x = affine[0, 0] + plane * affine[0, 1] + row * affine[0, 2] + first * affine[0, 3]
+    y = affine[1, 0] + plane * affine[1, 1] + row * affine[1, 2] + first * affine[1, 3]
+    z = affine[2, 0] + plane * affine[2, 1] + row * affine[2, 2] + first * affine[2, 3]
+    n = end - 1 - first
+    z_end = z + n * affine[2, 3]
+    u, u_end = x / z, (x + n * affine[0, 3]) / z_end
+    v, v_end = y / z, (y + n * affine[1, 3]) / z_end
+    _polynomial(kernel, u, v, parabola[0])
+    _polynomial(kernel, (u + u_end) / 2, (v + v_end) / 2, parabola[1])
+    _polynomial(kernel, u_end, v_end, parabola[2])
+    half = np.float32(0.5)
+    for i in range(_WIDTH):
+        low, middle, high = parabola[0, i], parabola[1, i], parabola[2, i]
+        parabola[0, i] = middle
+        parabola[1, i] = half * (high - low)
+        parabola[2, i] = half * (high + low) - middle
+    rise = affine[2, 3] / z
+    return np.float32(2.0 * (1.0 + rise * n) / n), np.float32(rise)
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _polynomial(kernel, u, v, value):
+    """Components of all groups for a ray of slopes u, v."""
+    u, v = np.float32(u), np.float32(v)
+    uu, uv, vv = u * u, u * v, v * v
+    for i in range(_WIDTH):
+        low = kernel[0, i] + u * kernel[1, i] + v * kernel[2, i]
+        value[i] = low + uu * kernel[3, i] + uv * kernel[4, i] + vv * kernel[5, i]

@@ -11,7 +11,11 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from kernels.contract import BeamGeometry, BeamTables, FluenceTable, GridGeometry
+from kernels.contract import BeamGeometry, BeamTables, FluenceTable, GridGeometry, Released
+from kernels.cpu.depth import ray_depths
+from kernels.rays import lit_box, raster
+
+BUCKETS_PER_EDGE = 4
 
 
 def terma(
@@ -21,41 +25,78 @@ def terma(
     beam: BeamGeometry,
     fluence: FluenceTable,
     tables: BeamTables,
-) -> NDArray[np.float32]:
-    """Energy released per cm³ by energy group, (G, z, y, x). See `kernels.contract`."""
-    released = np.zeros((len(tables.terma_per_cm), *grid.shape_zyx), dtype=np.float32)
+) -> Released:
+    """Energy released per cm³ by each group in the lit box. See `kernels.contract`."""
+    box = lit_box(grid, beam, fluence)
+    start = (box[0].start, box[1].start, box[2].start)
+    rays = raster(grid, beam, fluence)
+    released = np.zeros((tables.terma_per_cm.shape[1], *(s.stop - s.start for s in box)), dtype=np.float32)
+    if released.size == 0:
+        return Released(start, released)
+    density = np.ascontiguousarray(electron_density_rel, dtype=np.float32)
     _terma(
-        np.ascontiguousarray(electron_density_rel, dtype=np.float32),
+        density,
         np.array(grid.spacing_zyx_mm[::-1]),
         np.array(grid.origin_xyz_mm, dtype=np.float64),
         np.asarray(beam.source_xyz_mm, dtype=np.float64),
         np.ascontiguousarray(beam.axes, dtype=np.float64),
         float(beam.sad_mm),
-        fluence.x_edges_mm,
-        fluence.y_edges_mm,
-        fluence.integral,
+        (
+            fluence.x_edges_mm,
+            fluence.y_edges_mm,
+            _buckets(fluence.x_edges_mm),
+            _buckets(fluence.y_edges_mm),
+            fluence.integral,
+        ),
+        ray_depths(density, grid, beam, rays),
+        (float(rays.first_x), float(rays.first_y), rays.step_mm, rays.start_mm, rays.node_mm),
         float(tables.depth_step_cm),
-        np.ascontiguousarray(tables.terma_per_cm),
+        np.ascontiguousarray(tables.terma_per_cm.transpose(0, 2, 1)),
+        np.ascontiguousarray(tables.softening_radius_mm),
         np.ascontiguousarray(tables.off_axis_radius_mm),
         np.ascontiguousarray(tables.off_axis_factor),
+        np.array(start),
         released,
     )
-    return released
+    return Released(start, released)
 
 
-@njit(cache=True, nogil=True)
-def _place(edges, value):
+def _buckets(edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    """For equal parts of the whole range, the bin that the part's beginning lies in: where the search for a bin starts."""
+    at = np.linspace(edges[0], edges[-1], BUCKETS_PER_EDGE * len(edges) + 1)[:-1]
+    return np.clip(np.searchsorted(edges, at, side="right") - 1, 0, len(edges) - 2)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _place(edges, buckets, value):
     """Bin of a value in ascending edges and its place within, both held inside the edges."""
+    last = len(edges) - 1
     if value <= edges[0]:
         return 0, 0.0
-    last = len(edges) - 1
     if value >= edges[last]:
         return last - 1, 1.0
-    low = np.searchsorted(edges, value, side="right") - 1
+    part = int((value - edges[0]) / (edges[last] - edges[0]) * len(buckets))
+    low = buckets[min(part, len(buckets) - 1)]
+    while low > 0 and value < edges[low]:
+        low -= 1
+    while value >= edges[low + 1]:
+        low += 1
     return low, (value - edges[low]) / (edges[low + 1] - edges[low])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _between(radius, value):
+    """As `_place` for a short table."""
+    last = len(radius) - 1
+    if value >= radius[last]:
+        return last - 1, 1.0
+    low = 0
+    while value >= radius[low + 1]:
+        low += 1
+    return low, max((value - radius[low]) / (radius[low + 1] - radius[low]), 0.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _integral(table, jx, fx, jy, fy):
     """Bilinear value of the running integral."""
     low = table[jy, jx] * (1 - fx) + table[jy, jx + 1] * fx
@@ -63,15 +104,18 @@ def _integral(table, jx, fx, jy, fy):
     return low * (1 - fy) + high * fy
 
 
-@njit(cache=True, nogil=True)
-def mean_fluence(x_edges, y_edges, table, x, y, width_x, width_y):
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mean_fluence(fluence, x, y, width_x, width_y):
     """Mean of a fluence map over a rectangle centred on (x, y), all mm; zero outside the map."""
-    jx1, fx1 = _place(x_edges, x - width_x / 2)
-    jx2, fx2 = _place(x_edges, x + width_x / 2)
-    jy1, fy1 = _place(y_edges, y - width_y / 2)
-    jy2, fy2 = _place(y_edges, y + width_y / 2)
-    if (jx1 == jx2 and fx1 == fx2) or (jy1 == jy2 and fy1 == fy2):
+    x_edges, y_edges, x_buckets, y_buckets, table = fluence
+    if x + width_x / 2 <= x_edges[0] or x - width_x / 2 >= x_edges[-1]:
         return 0.0
+    if y + width_y / 2 <= y_edges[0] or y - width_y / 2 >= y_edges[-1]:
+        return 0.0
+    jx1, fx1 = _place(x_edges, x_buckets, x - width_x / 2)
+    jx2, fx2 = _place(x_edges, x_buckets, x + width_x / 2)
+    jy1, fy1 = _place(y_edges, y_buckets, y - width_y / 2)
+    jy2, fy2 = _place(y_edges, y_buckets, y + width_y / 2)
     total = _integral(table, jx2, fx2, jy2, fy2) - _integral(table, jx1, fx1, jy2, fy2)
     total += _integral(table, jx1, fx1, jy1, fy1) - _integral(table, jx2, fx2, jy1, fy1)
     # The difference of large sums leaves rounding dust, which would release energy far outside the field.
@@ -81,80 +125,53 @@ def mean_fluence(x_edges, y_edges, table, x, y, width_x, width_y):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def radiological_depth_cm(density, spacing, origin, source, x, y, z):
-    """∫ρe dl from the source to the point (x, y, z) mm: from face to face of the voxels on the way (Siddon 1985). cm."""
-    shape = density.shape
-    target = (x, y, z)
-    start = 0.0
-    stop = 1.0
-    for a in range(3):
-        ray = target[a] - source[a]
-        low = origin[a] - 0.5 * spacing[a]
-        high = low + shape[2 - a] * spacing[a]
-        if ray == 0.0:
-            if source[a] <= low or source[a] >= high:
-                return 0.0
-            continue
-        t1 = (low - source[a]) / ray
-        t2 = (high - source[a]) / ray
-        start = max(start, min(t1, t2))
-        stop = min(stop, max(t1, t2))
-    if start >= stop:
-        return 0.0
-    index = np.empty(3, dtype=np.int64)
-    step = np.empty(3, dtype=np.int64)
-    t_next = np.empty(3)
-    t_face = np.empty(3)
-    for a in range(3):
-        ray = target[a] - source[a]
-        place = (source[a] + start * ray - origin[a]) / spacing[a] + 0.5
-        index[a] = min(max(int(np.floor(place)), 0), shape[2 - a] - 1)
-        step[a] = 1 if ray > 0 else -1
-        if ray == 0.0:
-            t_next[a] = np.inf
-            t_face[a] = np.inf
-        else:
-            t_face[a] = spacing[a] / abs(ray)
-            face = origin[a] + (index[a] - 0.5 + (1 if ray > 0 else 0)) * spacing[a]
-            t_next[a] = (face - source[a]) / ray
-    total = 0.0
-    t = start
-    while t < stop:
-        a = 0
-        if t_next[1] < t_next[a]:
-            a = 1
-        if t_next[2] < t_next[a]:
-            a = 2
-        end = min(t_next[a], stop)
-        if end > t:
-            total += (end - t) * density[index[2], index[1], index[0]]
-            t = end
-        if end >= stop:
-            break
-        index[a] += step[a]
-        t_next[a] += t_face[a]
-        if index[a] < 0 or index[a] >= shape[2 - a]:
-            break
-    length = sqrt((x - source[0]) ** 2 + (y - source[1]) ** 2 + (z - source[2]) ** 2)
-    return total * length * 0.1
+def _depth_cm(depths, rays, x, y, along):
+    """Depth at a point of the isocentre plane and a distance along the axis, linear between the raster's nodes."""
+    first_x, first_y, step, start, node = rays
+    n_y, n_x, n_nodes = depths.shape
+    px = min(max(x / step - 0.5 - first_x, 0.0), n_x - 1.0)
+    py = min(max(y / step - 0.5 - first_y, 0.0), n_y - 1.0)
+    pn = min(max((along - start) / node, 0.0), n_nodes - 1.0)
+    jx, jy, n = min(int(px), n_x - 2), min(int(py), n_y - 2), min(int(pn), n_nodes - 2)
+    fx, fy, fn = px - jx, py - jy, pn - n
+    low = (1 - fx) * depths[jy, jx, n] + fx * depths[jy, jx + 1, n]
+    low_next = (1 - fx) * depths[jy, jx, n + 1] + fx * depths[jy, jx + 1, n + 1]
+    high = (1 - fx) * depths[jy + 1, jx, n] + fx * depths[jy + 1, jx + 1, n]
+    high_next = (1 - fx) * depths[jy + 1, jx, n + 1] + fx * depths[jy + 1, jx + 1, n + 1]
+    return (1 - fy) * ((1 - fn) * low + fn * low_next) + fy * ((1 - fn) * high + fn * high_next)
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
 def _terma(
-    density, spacing, origin, source, axes, sad, x_edges, y_edges, table, depth_step, terma_per_cm, radius, factor, out
+    density,
+    spacing,
+    origin,
+    source,
+    axes,
+    sad,
+    fluence,
+    depths,
+    rays,
+    depth_step,
+    terma_per_cm,
+    softening_radius,
+    off_axis_radius,
+    off_axis_factor,
+    start,
+    out,
 ):
-    """Fills `out` (G, z, y, x)."""
-    n_z, n_y, n_x = density.shape
-    n_groups, n_depths = terma_per_cm.shape
+    """Fills `out` (G, z, y, x) of the box."""
+    n_groups, n_z, n_y, n_x = out.shape
+    n_depths = terma_per_cm.shape[1]
     for iz in prange(n_z):
-        z = origin[2] + iz * spacing[2]
+        z = origin[2] + (start[0] + iz) * spacing[2]
         for iy in range(n_y):
-            y = origin[1] + iy * spacing[1]
+            y = origin[1] + (start[1] + iy) * spacing[1]
             for ix in range(n_x):
-                rho = density[iz, iy, ix]
+                rho = density[start[0] + iz, start[1] + iy, start[2] + ix]
                 if rho == 0.0:
                     continue
-                x = origin[0] + ix * spacing[0]
+                x = origin[0] + (start[2] + ix) * spacing[0]
                 dx, dy, dz = x - source[0], y - source[1], z - source[2]
                 away = -(axes[2, 0] * dx + axes[2, 1] * dy + axes[2, 2] * dz)
                 if away <= 0.0:
@@ -168,16 +185,19 @@ def _terma(
                     width_x += ((axes[0, a] + slope_x * axes[2, a]) * spacing[a]) ** 2
                     width_y += ((axes[1, a] + slope_y * axes[2, a]) * spacing[a]) ** 2
                 scale = sad / away
-                mean = mean_fluence(
-                    x_edges, y_edges, table, slope_x * sad, slope_y * sad, scale * sqrt(width_x), scale * sqrt(width_y)
-                )
+                at_x, at_y = slope_x * sad, slope_y * sad
+                mean = _mean_fluence(fluence, at_x, at_y, scale * sqrt(width_x), scale * sqrt(width_y))
                 if mean == 0.0:
                     continue
-                depth = radiological_depth_cm(density, spacing, origin, source, x, y, z) / depth_step
+                depth = _depth_cm(depths, rays, at_x, at_y, away) / depth_step
                 low = min(int(depth), n_depths - 2)
-                rest = min(depth - low, 1.0)
-                jr, fr = _place(radius, sad * sqrt(slope_x * slope_x + slope_y * slope_y))
-                off_axis = (1 - fr) * factor[jr] + fr * factor[jr + 1]
+                fd = min(depth - low, 1.0)
+                radius = sqrt(at_x * at_x + at_y * at_y)
+                jo, fo = _between(off_axis_radius, radius)
+                js, fs = _between(softening_radius, radius)
+                off_axis = (1 - fo) * off_axis_factor[jo] + fo * off_axis_factor[jo + 1]
                 common = rho * mean * off_axis * sad * sad / (dx * dx + dy * dy + dz * dz)
                 for g in range(n_groups):
-                    out[g, iz, iy, ix] = common * ((1 - rest) * terma_per_cm[g, low] + rest * terma_per_cm[g, low + 1])
+                    inner = (1 - fd) * terma_per_cm[js, low, g] + fd * terma_per_cm[js, low + 1, g]
+                    outer = (1 - fd) * terma_per_cm[js + 1, low, g] + fd * terma_per_cm[js + 1, low + 1, g]
+                    out[g, iz, iy, ix] = common * ((1 - fs) * inner + fs * outer)

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.cones import tilt_terms
-from kernels.contract import BeamGeometry, GridGeometry
+from kernels.contract import BeamGeometry, GridGeometry, Released
 from kernels.lines import LineSteps, line_steps
 
 
 def superpose(
     electron_density_rel: NDArray[np.floating],
-    released: NDArray[np.floating],
+    released: Sequence[Released],
     cone_kernels: NDArray[np.floating],
     directions: NDArray[np.float64],
     *,
@@ -35,13 +35,15 @@ def superpose(
     return total.astype(np.float32)
 
 
-def _tilted(released: NDArray[np.floating], beam: BeamGeometry, grid: GridGeometry) -> NDArray[np.float64]:
+def _tilted(released: Released, beam: BeamGeometry, grid: GridGeometry) -> NDArray[np.float64]:
     """A beam's released energy times each tilt term of its rays: (G * terms, z, y, x)."""
+    energy = np.zeros((len(released.energy), *grid.shape_zyx))
+    energy[(slice(None), *released.box)] = released.energy
     index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape_zyx), indexing="ij"), axis=-1)
     points = index[..., ::-1] * np.array(grid.spacing_zyx_mm[::-1]) + np.array(grid.origin_xyz_mm)
     x, y, z = np.moveaxis((points - beam.source_xyz_mm) @ beam.axes.T, -1, 0)
     terms = tilt_terms(x / -z, y / -z)
-    return np.stack([group * term for group in np.asarray(released, dtype=np.float64) for term in terms])
+    return np.stack([group * term for group in energy for term in terms])
 
 
 def _one_direction(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import RegularGridInterpolator
 
-from kernels.contract import BeamGeometry, BeamTables, FluenceTable, GridGeometry
+from kernels.contract import BeamGeometry, BeamTables, FluenceTable, GridGeometry, Released
+from kernels.rays import lit_box, raster
 
 
 def terma(
@@ -15,19 +17,20 @@ def terma(
     beam: BeamGeometry,
     fluence: FluenceTable,
     tables: BeamTables,
-) -> NDArray[np.float32]:
-    """Energy released per cm³ by energy group, (G, z, y, x). See `kernels.contract`."""
-    n_groups, n_depths = tables.terma_per_cm.shape
-    released = np.zeros((n_groups, *grid.shape_zyx))
+) -> Released:
+    """Energy released per cm³ by each group in the lit box. See `kernels.contract`."""
+    box = lit_box(grid, beam, fluence)
+    start = np.array([s.start for s in box])
     spacing_xyz, origin = np.array(grid.spacing_zyx_mm[::-1]), np.array(grid.origin_xyz_mm)
-    depths = tables.depth_step_cm * np.arange(n_depths)
-    for index in np.ndindex(*grid.shape_zyx):
-        density = float(electron_density_rel[index])
-        centre = origin + np.array(index[::-1]) * spacing_xyz
-        if density == 0:
-            continue
-        relative = centre - beam.source_xyz_mm
+    depth_cm = _depths(electron_density_rel, grid, beam, fluence)
+    released = np.zeros((tables.terma_per_cm.shape[1], *(s.stop - s.start for s in box)))
+    for index in np.ndindex(*released.shape[1:]):
+        place = start + index
+        density = float(electron_density_rel[tuple(place)])
+        relative = origin + place[::-1] * spacing_xyz - beam.source_xyz_mm
         x, y, z = beam.axes @ relative
+        if density == 0 or z >= 0:
+            continue
         scale = beam.sad_mm / -z
         width_x, width_y = (
             scale * np.sqrt(((beam.axes[i] + beam.axes[2] * c / -z) ** 2 * spacing_xyz**2).sum())
@@ -36,11 +39,18 @@ def terma(
         mean_fluence = _mean_over(fluence, x * scale, y * scale, width_x, width_y)
         if mean_fluence == 0:
             continue
-        depth = _depth_cm(electron_density_rel, grid, beam.source_xyz_mm, centre)
-        off_axis = np.interp(np.hypot(x, y) * scale, tables.off_axis_radius_mm, tables.off_axis_factor)
+        radius = np.hypot(x, y) * scale
+        off_axis = np.interp(radius, tables.off_axis_radius_mm, tables.off_axis_factor)
         factor = density * mean_fluence * off_axis * beam.sad_mm**2 / (relative @ relative)
-        released[(slice(None), *index)] = [factor * np.interp(depth, depths, table) for table in tables.terma_per_cm]
-    return released.astype(np.float32)
+        released[(slice(None), *index)] = factor * _by_radius_and_depth(tables, radius, depth_cm(x * scale, y * scale, -z))
+    return Released(tuple(int(i) for i in start), released.astype(np.float32))  # type: ignore[arg-type]
+
+
+def _by_radius_and_depth(tables: BeamTables, radius_mm: float, depth_cm: float) -> NDArray[np.float64]:
+    """t_g at a radius and a depth, (G,)."""
+    depths = tables.depth_step_cm * np.arange(tables.terma_per_cm.shape[2])
+    at_depth = np.array([[np.interp(depth_cm, depths, one) for one in groups] for groups in tables.terma_per_cm])
+    return np.array([np.interp(radius_mm, tables.softening_radius_mm, one) for one in at_depth.T])
 
 
 def _mean_over(fluence: FluenceTable, x_mm: float, y_mm: float, width_x_mm: float, width_y_mm: float) -> float:
@@ -54,20 +64,40 @@ def _mean_over(fluence: FluenceTable, x_mm: float, y_mm: float, width_x_mm: floa
     return (integral(x2, y2) - integral(x1, y2) - integral(x2, y1) + integral(x1, y1)) / (width_x_mm * width_y_mm)
 
 
-def _depth_cm(
-    density: NDArray[np.floating], grid: GridGeometry, source_xyz_mm: NDArray[np.float64], centre_xyz_mm: NDArray[np.float64]
-) -> float:
-    """∫ρe dl from the source to a point: the ray is cut at every voxel face it crosses (Siddon 1985)."""
-    ray = centre_xyz_mm - source_xyz_mm
-    cuts = [np.array([0.0, 1.0])]
-    for axis in range(3):
-        spacing, count = grid.spacing_zyx_mm[2 - axis], grid.shape_zyx[2 - axis]
-        faces = grid.origin_xyz_mm[axis] + (np.arange(count + 1) - 0.5) * spacing
-        if ray[axis] != 0:
-            cuts.append((faces - source_xyz_mm[axis]) / ray[axis])
-    t = np.unique(np.clip(np.concatenate(cuts), 0.0, 1.0))
-    middle = source_xyz_mm + ((t[1:] + t[:-1]) / 2)[:, None] * ray
-    index = np.rint((middle - np.array(grid.origin_xyz_mm)) / np.array(grid.spacing_zyx_mm[::-1])).astype(int)[:, ::-1]
-    inside = np.all((index >= 0) & (index < np.array(grid.shape_zyx)), axis=1)
-    lengths = np.diff(t)[inside] * np.linalg.norm(ray) / 10.0
-    return float((lengths * density[tuple(index[inside].T)]).sum())
+def _depths(density: NDArray[np.floating], grid: GridGeometry, beam: BeamGeometry, fluence: FluenceTable):  # type: ignore[no-untyped-def]
+    """Radiological depth in cm as a function of x, y on the isocentre plane and of the distance along the beam axis."""
+    rays = raster(grid, beam, fluence)
+    x = (rays.first_x + np.arange(rays.n_x) + 0.5) * rays.step_mm
+    y = (rays.first_y + np.arange(rays.n_y) + 0.5) * rays.step_mm
+    along = rays.start_mm + rays.node_mm * np.arange(rays.n_nodes)
+    cut = _cut_ray(density, grid, beam)
+    nodes = np.array([[cut(a, b, along) for a in x] for b in y])
+    table = RegularGridInterpolator((y, x, along), nodes)
+
+    def depth_cm(x_mm: float, y_mm: float, along_mm: float) -> float:
+        return float(table((np.clip(y_mm, y[0], y[-1]), np.clip(x_mm, x[0], x[-1]), along_mm))[()])
+
+    return depth_cm
+
+
+def _cut_ray(density: NDArray[np.floating], grid: GridGeometry, beam: BeamGeometry):  # type: ignore[no-untyped-def]
+    """∫ρe dl from the source along the ray through (x, y) to each distance, cut at every voxel face it crosses (Siddon)."""
+
+    def cut(x_mm: float, y_mm: float, along_mm: NDArray[np.float64]) -> NDArray[np.float64]:
+        ray = (x_mm * beam.axes[0] + y_mm * beam.axes[1]) / beam.sad_mm - beam.axes[2]
+        cuts = [np.array([0.0, along_mm[-1]])]
+        for axis in range(3):
+            spacing, count = grid.spacing_zyx_mm[2 - axis], grid.shape_zyx[2 - axis]
+            faces = grid.origin_xyz_mm[axis] + (np.arange(count + 1) - 0.5) * spacing
+            if abs(ray[axis]) > 1e-12:
+                cuts.append((faces - beam.source_xyz_mm[axis]) / ray[axis])
+        t = np.unique(np.clip(np.concatenate(cuts), 0.0, along_mm[-1]))
+        middle = beam.source_xyz_mm + ((t[1:] + t[:-1]) / 2)[:, None] * ray
+        index = np.rint((middle - np.array(grid.origin_xyz_mm)) / np.array(grid.spacing_zyx_mm[::-1])).astype(int)[:, ::-1]
+        inside = np.all((index >= 0) & (index < np.array(grid.shape_zyx)), axis=1)
+        pieces = np.where(inside, density[tuple(np.where(inside[:, None], index, 0).T)], 0.0) * np.diff(t)
+        so_far = np.concatenate([[0.0], np.cumsum(pieces)])
+        depth: NDArray[np.float64] = np.interp(along_mm, t, so_far) * np.linalg.norm(ray) / 10.0
+        return depth
+
+    return cut

@@ -72,6 +72,8 @@ def _example_beam_model() -> BeamModel:
         collimator_distance_mm=500.0,
         off_axis_radius_mm=np.array([0.0, 200.0]),
         off_axis_factor=np.array([1.0, 1.0]),
+        softening_radius_mm=np.array([0.0, 200.0]),
+        softening_mu_ratio=np.array([1.0, 1.0]),
         sha256="",
     )
 

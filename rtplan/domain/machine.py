@@ -63,10 +63,19 @@ class BeamModel:
     collimator_distance_mm: float  # source to the plane whose edge makes the penumbra
     off_axis_radius_mm: NDArray[np.float64]
     off_axis_factor: NDArray[np.float64]
+    softening_radius_mm: NDArray[np.float64]
+    softening_mu_ratio: NDArray[np.float64]
     sha256: str
 
     def __post_init__(self) -> None:
-        for name in ("energy_mev", "photon_fraction", "off_axis_radius_mm", "off_axis_factor"):
+        for name in (
+            "energy_mev",
+            "photon_fraction",
+            "off_axis_radius_mm",
+            "off_axis_factor",
+            "softening_radius_mm",
+            "softening_mu_ratio",
+        ):
             object.__setattr__(self, name, frozen(getattr(self, name), np.float64))
 
 

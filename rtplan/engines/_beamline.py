@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kernels.backend import get_backend
 from kernels.contract import Backend, BackendUnavailable, BeamGeometry, BeamTables, GridGeometry
 from kernels.directions import direction_set
-from kernels.polyenergetic import GroupKernels, group_kernels, grouped_spectrum, terma_table
+from kernels.polyenergetic import DoseTables, dose_tables, softened, water_spectrum
 from rtplan.domain.beams import Beam, BeamFrame, beam_frame
 from rtplan.domain.grid import Grid
 from rtplan.domain.machine import BeamModel
@@ -19,7 +19,6 @@ from rtplan.errors import BackendMissing
 from rtplan.library.water import load_attenuation, load_kernel_table
 
 GY_PER_MEV_PER_G = 1.602176634e-10
-N_GROUPS = 3
 DEPTH_STEP_CM = 0.1
 DEPTH_MAX_CM = 120.0
 
@@ -31,7 +30,7 @@ class Beamline:
     geometry: BeamGeometry
     tables: BeamTables
     directions: NDArray[np.float64]
-    kernels: GroupKernels
+    kernels: DoseTables
     theta_edges_rad: NDArray[np.float64]
     smallest_exponent_per_cm: float
 
@@ -47,12 +46,14 @@ def load_backend(name: str) -> Backend:
 
 
 @lru_cache(maxsize=8)
-def _spectrum_tables(model: BeamModel) -> tuple[BeamTables, GroupKernels]:
-    """TERMA by depth and the kernels of the model's energy groups."""
-    spectrum = grouped_spectrum(model.energy_mev, model.photon_fraction, load_attenuation(), N_GROUPS)
+def _spectrum_tables(model: BeamModel) -> tuple[BeamTables, DoseTables]:
+    """TERMA by radius and depth and the two kernels it is split between."""
+    axis = water_spectrum(model.energy_mev, model.photon_fraction, load_attenuation())
+    spectra = [softened(axis, float(ratio)) for ratio in model.softening_mu_ratio]
     depths = np.arange(0.0, DEPTH_MAX_CM + DEPTH_STEP_CM, DEPTH_STEP_CM)
-    tables = BeamTables(DEPTH_STEP_CM, terma_table(spectrum, depths), model.off_axis_radius_mm, model.off_axis_factor)
-    return tables, group_kernels(load_kernel_table(), spectrum)
+    tables = dose_tables(spectra, load_kernel_table(), depths)
+    profile = model.off_axis_radius_mm, model.off_axis_factor
+    return BeamTables(DEPTH_STEP_CM, model.softening_radius_mm, tables.terma_per_cm, *profile), tables
 
 
 def beamline(beam: Beam, model: BeamModel, n_directions: int) -> Beamline:

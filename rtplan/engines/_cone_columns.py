@@ -180,7 +180,9 @@ def _sources(
         fluence=fluence_table(field.x_edges_mm, field.y_edges_mm, field.fluence_mu),
         tables=line.tables,
     )
-    groups = released.reshape(len(released), -1)
+    everywhere = np.zeros((len(released.energy), *grid.shape_zyx), dtype=np.float32)
+    everywhere[(slice(None), *released.box)] = released.energy
+    groups = everywhere.reshape(len(everywhere), -1)
     total = groups.sum(axis=0)
     voxel = np.flatnonzero(total > 0)
     share = groups[0, voxel] / total[voxel]
@@ -244,8 +246,9 @@ def _cones(line: Beamline, grid: Grid) -> _Cones:
     radius = np.arange(0.0, NEAR_FIELD_CM + 2 * _TABLE_STEP_CM, _TABLE_STEP_CM)
     exponents = line.smallest_exponent_per_cm * 2.0 ** np.arange(line.kernels.per_sr.shape[2])
     depth = np.arange(0.0, 36.0, _HARDNESS_STEP_CM)
-    place = np.minimum((depth / line.tables.depth_step_cm).astype(int), line.tables.terma_per_cm.shape[1] - 1)
-    share = line.tables.terma_per_cm[:, place] / line.tables.terma_per_cm[:, place].sum(axis=0)
+    place = np.minimum((depth / line.tables.depth_step_cm).astype(int), line.tables.terma_per_cm.shape[2] - 1)
+    on_axis = line.tables.terma_per_cm[0][:, place]
+    share = on_axis / on_axis.sum(axis=0)
     axis_only = cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, (0.0, 0.0))
     per_group = axis_only.reshape(len(line.directions), len(share), N_TERMS, -1)[:, :, 0]
     deposited = np.einsum("gb,kgi,im->bkm", share, per_group, 1 - np.exp(-np.outer(exponents, radius)))

@@ -117,24 +117,23 @@ def _energy_per_cc(
     grid = grid_geometry(density.grid)
     lines = [beamline(one.beam, model, n_directions) for one in fluence]
     tables = [blurred_fluence(one, model) for one in fluence]
-    released = np.stack(
-        [
-            kernels.terma(density.electron_density_rel, grid=grid, beam=line.geometry, fluence=table, tables=line.tables)
-            for line, table in zip(lines, tables, strict=True)
-        ]
-    )
-    cones = np.stack([_cones(line, table) for line, table in zip(lines, tables, strict=True)])
-    spread = kernels.superpose(
+    released = [
+        kernels.terma(density.electron_density_rel, grid=grid, beam=line.geometry, fluence=table, tables=line.tables)
+        for line, table in zip(lines, tables, strict=True)
+    ]
+    energy = kernels.superpose(
         density.electron_density_rel,
         released,
-        cones,
+        np.stack([_cones(line, table) for line, table in zip(lines, tables, strict=True)]),
         lines[0].directions,
         grid=grid,
         beams=[line.geometry for line in lines],
         smallest_exponent_per_cm=lines[0].smallest_exponent_per_cm,
     )
-    local = np.tensordot(lines[0].kernels.local.astype(np.float32), released.sum(axis=0), axes=1)
-    return (spread + local).astype(np.float32)
+    local = lines[0].kernels.local.astype(np.float32)
+    for one in released:
+        energy[one.box] += np.tensordot(local, one.energy, axes=1)
+    return energy
 
 
 def _cones(line: Beamline, table: FluenceTable) -> NDArray[np.float32]:

@@ -165,6 +165,8 @@ def _beam(file: BeamFile, document: YamlDocument) -> BeamModel:
         collimator_distance_mm=file.collimator_distance_mm,
         off_axis_radius_mm=np.array(file.off_axis_radius_mm),
         off_axis_factor=np.array(file.off_axis_factor),
+        softening_radius_mm=np.array([0.0, 300.0]),
+        softening_mu_ratio=np.array([1.0, 1.0]),
         sha256=document.sha256,
     )
 

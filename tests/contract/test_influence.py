@@ -18,7 +18,7 @@ BACKENDS = ("cpu", "reference")
 def model() -> BeamModel:
     return BeamModel(
         "6X", 6.0, np.array([0.5, 1.0, 2.0, 4.0]), np.array([0.3, 0.3, 0.3, 0.1]), 2.6e9, 0.0, 0.0, 500.0,
-        np.array([0.0, 400.0]), np.array([1.0, 1.0]), "test",
+        np.array([0.0, 400.0]), np.array([1.0, 1.0]), np.array([0.0, 400.0]), np.array([1.0, 1.0]), "test",
     )  # fmt: skip
 
 

@@ -8,9 +8,9 @@ from water_beam import beam_model
 
 from kernels.backend import get_backend
 from kernels.cones import N_TERMS, cone_kernels, tilt_terms
-from kernels.contract import BeamGeometry, BeamTables, GridGeometry, fluence_table
+from kernels.contract import BeamGeometry, BeamTables, GridGeometry, Released, fluence_table
 from kernels.directions import DIRECTION_COUNTS, cell_weights, direction_set
-from kernels.polyenergetic import group_kernels, grouped_spectrum, terma_table
+from kernels.polyenergetic import dose_tables, softened, water_spectrum
 from rtplan.library.water import KERNEL_TABLE, load_attenuation, load_kernel_table
 
 AXES = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # gantry 0: the beam runs along +y
@@ -18,7 +18,11 @@ AXES = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # gantry 
 
 def spectrum():
     model = beam_model()
-    return grouped_spectrum(model.energy_mev, model.photon_fraction, load_attenuation(), 3)
+    return water_spectrum(model.energy_mev, model.photon_fraction, load_attenuation())
+
+
+def tables_of(*spectra, depth=np.linspace(0, 40, 41)):
+    return dose_tables(spectra, load_kernel_table(), depth)
 
 
 def test_fitted_kernels_deposit_what_monte_carlo_deposited():
@@ -63,21 +67,21 @@ def test_the_cones_of_a_set_share_out_the_whole_sphere(count):
 
 def test_cone_kernels_hold_the_whole_kernel_for_every_ray():
     # mutant: cells weighted without their solid angle
-    table, kernels = load_kernel_table(), group_kernels(load_kernel_table(), spectrum())
+    table, kernels = load_kernel_table(), tables_of(spectrum())
     cones = cone_kernels(kernels.per_sr, table.theta_edges_rad, direction_set(50), AXES, (0.1, 0.1))
     whole = np.einsum("gti,t->gi", kernels.per_sr, table.solid_angle_sr)
     for u, v in ((0.0, 0.0), (0.09, -0.05)):
         terms = np.array([float(t) for t in tilt_terms(np.array(u), np.array(v))])
-        summed = np.einsum("kgti,t->gi", cones.reshape(50, 3, N_TERMS, -1), terms)
+        summed = np.einsum("kgti,t->gi", cones.reshape(50, 2, N_TERMS, -1), terms)
         np.testing.assert_allclose(summed, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("slope", [-0.1, 0.1])
 def test_energy_leaves_along_the_divergent_ray(slope):
     # mutant: tilt terms dropped: the mean direction stays on the axis
-    table, kernels = load_kernel_table(), group_kernels(load_kernel_table(), spectrum())
+    table, kernels = load_kernel_table(), tables_of(spectrum())
     directions = direction_set(170)
-    cones = cone_kernels(kernels.per_sr, table.theta_edges_rad, directions, AXES, (0.1, 0.1)).reshape(170, 3, N_TERMS, -1)
+    cones = cone_kernels(kernels.per_sr, table.theta_edges_rad, directions, AXES, (0.1, 0.1)).reshape(170, 2, N_TERMS, -1)
     terms = np.array([float(t) for t in tilt_terms(np.array(slope), np.array(0.0))])
     mean = np.einsum("kgti,t,kx->x", cones, terms, directions)
     assert mean[0] / mean[1] == pytest.approx(slope, abs=0.01)
@@ -91,10 +95,41 @@ def test_beam_hardens_with_depth_as_its_spectrum_says():
     mu = attenuation.at(model.energy_mev)
     fluence = model.energy_mev * model.photon_fraction
     expected = (fluence[:, None] * mu[:, None] * np.exp(-np.outer(mu, depth))).sum(axis=0) / fluence.sum()
-    table = terma_table(spectrum(), depth).sum(axis=0)
+    table = tables_of(spectrum(), depth=depth).terma_per_cm[0].sum(axis=0)
     np.testing.assert_allclose(table, expected, rtol=1e-12)
     first, later = np.log(table[0] / table[1]) / 5.0, np.log(table[1] / table[2]) / 15.0
     assert first > 1.05 * later
+
+
+def test_kernels_harden_with_depth_as_the_spectrum_does():
+    # mutant: the share of the hard kernel fixed at its value at one depth
+    table, depth = load_kernel_table(), np.array([0.0, 5.0, 15.0, 30.0])
+    tables = tables_of(spectrum(), depth=depth)
+    within = 1 - np.exp(-1.5 * table.exponents_per_cm)
+    near = np.einsum("gti,t,i->g", tables.per_sr, table.solid_angle_sr, within) + tables.local
+    mixed = near @ tables.terma_per_cm[0] / tables.terma_per_cm[0].sum(axis=0)
+    exact = []
+    for d in depth:
+        photons = spectrum()
+        weight = photons.energy_fluence * photons.mu_cm2_g * np.exp(-photons.mu_cm2_g * d)
+        one = np.einsum("eti,t,i->e", table.fraction_per_sr, table.solid_angle_sr, within) + table.local_fraction
+        each = np.interp(np.log(photons.energy_mev), np.log(table.energy_mev), one)
+        exact.append(weight @ each / weight.sum())
+    assert exact[-1] > 1.05 * exact[0]  # harder photons scatter less of their energy away
+    np.testing.assert_allclose(mixed, exact, atol=1e-3)
+
+
+def test_a_softened_spectrum_attenuates_as_told_and_keeps_its_energy():
+    # mutant: the power's sign; photon number kept instead of energy
+    axis = spectrum()
+    softer = softened(axis, 1.05)
+    assert softer.energy_fluence.sum() == pytest.approx(1.0)
+    one, other = (np.log(s.energy_fluence @ np.exp(-10 * s.mu_cm2_g)) for s in (axis, softer))
+    assert other / one == pytest.approx(1.05, abs=1e-6)
+    assert softer.energy_fluence @ softer.energy_mev < axis.energy_fluence @ axis.energy_mev
+    off = tables_of(axis, softer).terma_per_cm
+    assert off[1, :, 0].sum() > off[0, :, 0].sum()
+    assert off[1, 1, 0] / off[1, :, 0].sum() < off[0, 1, 0] / off[0, :, 0].sum()
 
 
 def test_attenuation_agrees_with_the_klein_nishina_electron_cross_section():
@@ -107,8 +142,7 @@ def test_superposition_loses_no_energy_in_a_large_medium():
     # mutant: Q (1 - g) deposited but Q instead of Q g passed on
     shape = (25, 25, 25)
     dense = np.full(shape, 60.0, dtype=np.float32)
-    released = np.zeros((1, 1, *shape), dtype=np.float32)
-    released[0, 0, 12, 12, 12] = 1.0
+    released = (Released((12, 12, 12), np.ones((1, 1, 1, 1), dtype=np.float32)),)
     kernels = np.zeros((1, 86, N_TERMS, 6), dtype=np.float32)
     kernels[:, :, 0] = np.random.default_rng(1).uniform(0, 1, (86, 6))
     grid, beam = (
@@ -127,7 +161,8 @@ def test_released_energy_is_that_of_the_attenuated_beam():
     grid = GridGeometry(shape, (4.0, 4.0, 4.0), (-4.0, 2.0, -4.0))
     beam = BeamGeometry(np.array([0.0, -1000.0, 0.0]), AXES, 1000.0)
     decay = np.exp(-0.06 * depth_step * np.arange(600))[None]
-    tables = BeamTables(depth_step, decay, np.array([0.0, 100.0]), np.array([1.0, 1.0]))
+    flat = np.array([0.0, 100.0]), np.array([1.0, 1.0])
+    tables = BeamTables(depth_step, np.zeros(1), decay[None], *flat)
     edges = np.array([-50.0, 50.0])
     heavy = np.full(shape, 1.7, dtype=np.float32)
     released = get_backend("cpu").terma(
@@ -135,7 +170,7 @@ def test_released_energy_is_that_of_the_attenuated_beam():
     )
     depth_mm = 2.0 + 4.0 * np.arange(20)
     expected = 1.7 * np.exp(-0.06 * 1.7 * depth_mm / 10) * (1000 / (1000 + depth_mm)) ** 2
-    np.testing.assert_allclose(released[0, 1, :, 1], expected, rtol=1e-4)
+    np.testing.assert_allclose(released.energy[0, 1, :, 1], expected, rtol=1e-4)
 
 
 def test_a_voxel_cut_by_a_sharp_edge_gets_the_share_that_is_lit():
@@ -143,8 +178,10 @@ def test_a_voxel_cut_by_a_sharp_edge_gets_the_share_that_is_lit():
     grid = GridGeometry((3, 1, 9), (3.0, 3.0, 3.0), (0.0, 0.0, -3.0))
     beam = BeamGeometry(np.array([0.0, -1000.0, 0.0]), AXES, 1000.0)
     flat = (np.array([0.0, 100.0]), np.array([1.0, 1.0]))
-    tables = BeamTables(1.0, np.ones((1, 100)), *flat)
+    tables = BeamTables(1.0, np.zeros(1), np.ones((1, 1, 100)), *flat)
     fluence = fluence_table(np.array([-10.0, 10.0]), np.array([-50.0, 50.0]), np.ones((1, 1)))
     water = np.ones((3, 1, 9), dtype=np.float32)
-    released = get_backend("cpu").terma(water, grid=grid, beam=beam, fluence=fluence, tables=tables)[0, 1, 0]
-    np.testing.assert_allclose(released, [1, 1, 1, 2.5 / 3, 0, 0, 0, 0, 0], atol=1e-3)
+    released = get_backend("cpu").terma(water, grid=grid, beam=beam, fluence=fluence, tables=tables)
+    lit = np.zeros(9)
+    lit[released.box[2]] = released.energy[0, 1, 0]
+    np.testing.assert_allclose(lit, [1, 1, 1, 2.5 / 3, 0, 0, 0, 0, 0], atol=1e-3)
