@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kernels.cones import N_TERMS, cone_kernels
 from kernels.contract import Backend, fluence_table
+from kernels.directions import direction_set
 from kernels.lines import line_steps
 from rtplan.domain.arrays import frozen
 from rtplan.domain.beams import Beam, FluenceMap
@@ -97,7 +98,7 @@ def near_field_columns(
         for index, beam in enumerate(beamlets.beams):
             progress("influence", index / len(beamlets.beams), f"beam {beam.name}")
             own = np.flatnonzero(beamlets.beam_index == index)
-            line = beamline(beam, model, DIRECTIONS)
+            line = beamline(beam, model)
             cones = _cones(line, density.grid)
             sources = _sources(density, beamlets, own, line, model, kernels, cones)
             jobs = [
@@ -249,16 +250,18 @@ def _cones(line: Beamline, grid: Grid) -> _Cones:
     place = np.minimum((depth / line.tables.depth_step_cm).astype(int), line.tables.terma_per_cm.shape[2] - 1)
     on_axis = line.tables.terma_per_cm[0][:, place]
     share = on_axis / on_axis.sum(axis=0)
-    axis_only = cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, (0.0, 0.0))
-    per_group = axis_only.reshape(len(line.directions), len(share), N_TERMS, -1)[:, :, 0]
+    axis_only = cone_kernels(
+        line.kernels.per_sr, line.theta_edges_rad, direction_set(DIRECTIONS), line.geometry.axes, (0.0, 0.0)
+    )
+    per_group = axis_only.reshape(len(direction_set(DIRECTIONS)), len(share), N_TERMS, -1)[:, :, 0]
     deposited = np.einsum("gb,kgi,im->bkm", share, per_group, 1 - np.exp(-np.outer(exponents, radius)))
     # A cone's walk ends where what it has left matters nowhere.
     rest = deposited[:, :, -1:] - deposited
     all_cones = deposited[:, :, -1].sum(axis=1)[:, None, None]
     reach = np.minimum((rest >= NEGLIGIBLE_REST * all_cones).sum(axis=2).max(axis=0) + 1, deposited.shape[2] - 1)
     # What stays where it is released comes as a first jump of every cone's curve.
-    deposited += (line.kernels.local @ share)[:, None, None] / len(line.directions)
-    offsets, steps = zip(*(_offsets(d, grid) for d in line.directions), strict=True)
+    deposited += (line.kernels.local @ share)[:, None, None] / len(direction_set(DIRECTIONS))
+    offsets, steps = zip(*(_offsets(d, grid) for d in direction_set(DIRECTIONS)), strict=True)
     longest = max(len(o) for o in offsets)
     # Shorter lines end outside any grid.
     offset = np.full((len(offsets), longest, 3), np.iinfo(np.int16).max, dtype=np.int16)

@@ -13,18 +13,20 @@ from scipy.special import erf
 
 from kernels.cones import cone_kernels
 from kernels.contract import Backend, FluenceTable, fluence_table
+from kernels.directions import direction_set
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets, InfluenceOperator
 from rtplan.domain.machine import BeamModel
 from rtplan.domain.progress import Progress
-from rtplan.engines._beamline import GY_PER_MEV_PER_G, Beamline, beamline, grid_geometry, load_backend
+from rtplan.engines._beamline import GY_PER_MEV_PER_G, beamline, grid_geometry, load_backend
 from rtplan.engines._cone_columns import near_field_columns
+from rtplan.engines._sectors import Source, Sources, kernel_sources
 
-DIRECTIONS = {"final": 170, "quick": 50}
+DIRECTIONS = {"final": 170, "standard": 86, "quick": 50}
 BLUR_PIXEL_MM = 1.0
-BEAMS_AT_ONCE = 9  # beams that share a sweep: the released energy of all of them is held at once
+RELEASED_AT_ONCE = 3e8  # values of released energy, 4 bytes each, of the beams that share a sweep
 
 
 def source_blur_mm(model: BeamModel, sad_mm: float) -> tuple[float, float]:
@@ -84,12 +86,9 @@ class CollapsedCone:
     ) -> NDArray[np.float32]:
         """Dose to medium per fraction of all fluence maps together, Gy on `density.grid` (z, y, x) float32.
 
-        `quality` "final" uses 170 cones, "quick" 50. Raises BackendMissing.
+        `quality` "final" uses 170 cones, "standard" 86, "quick" 50. Raises BackendMissing.
         """
-        kernels = load_backend(backend)
-        energy = np.zeros(density.grid.shape_zyx, dtype=np.float32)
-        for first in range(0, len(fluence), BEAMS_AT_ONCE):
-            energy += _energy_per_cc(density, fluence[first : first + BEAMS_AT_ONCE], model, kernels, DIRECTIONS[quality])
+        energy = _energy_per_cc(density, fluence, model, load_backend(backend), DIRECTIONS[quality])
         scale = GY_PER_MEV_PER_G * model.energy_fluence_per_mu_mev_cm2
         mass = density.mass_density_g_cm3
         dose_gy = np.zeros_like(energy)
@@ -113,33 +112,67 @@ class CollapsedCone:
 def _energy_per_cc(
     density: DensityImage, fluence: Sequence[FluenceMap], model: BeamModel, kernels: Backend, n_directions: int
 ) -> NDArray[np.float32]:
-    """Energy deposited per cm³ by some beams, per MeV/cm² of energy fluence a MU: cm⁻¹ MU."""
-    grid = grid_geometry(density.grid)
-    lines = [beamline(one.beam, model, n_directions) for one in fluence]
-    tables = [blurred_fluence(one, model) for one in fluence]
-    released = [
-        kernels.terma(density.electron_density_rel, grid=grid, beam=line.geometry, fluence=table, tables=line.tables)
-        for line, table in zip(lines, tables, strict=True)
+    """Energy deposited per cm³ by all beams, per MeV/cm² of energy fluence a MU: cm⁻¹ MU.
+
+    Beams share a sweep, as many at a time as there is room for the energy they release.
+    """
+    sources = _released(density, fluence, model, kernels)
+    energy = np.zeros(density.grid.shape_zyx, dtype=np.float32)
+    batch: list[Source] = []
+    for number, source in enumerate(sources, start=1):
+        batch.append(source)
+        if number == len(sources) or sum(one.released.energy.size for one in batch) > RELEASED_AT_ONCE:
+            _deposit(density, batch, model, kernels, n_directions, energy)
+            batch.clear()
+    return energy
+
+
+def _released(
+    density: DensityImage, fluence: Sequence[FluenceMap], model: BeamModel, kernels: Backend
+) -> tuple[Source, ...]:
+    """What all beams release, by the source whose kernels it spreads with."""
+    sources = Sources()
+    for one, shares in zip(fluence, kernel_sources([one.beam for one in fluence]), strict=True):
+        line, table = beamline(one.beam, model), blurred_fluence(one, model)
+        released = kernels.terma(
+            density.electron_density_rel,
+            grid=grid_geometry(density.grid),
+            beam=line.geometry,
+            fluence=table,
+            tables=line.tables,
+        )
+        for beam, share in shares:
+            sources.add(beam, released, share, _max_slope(table, one.beam.sad_mm))
+    return sources.all()
+
+
+def _deposit(
+    density: DensityImage,
+    sources: Sequence[Source],
+    model: BeamModel,
+    kernels: Backend,
+    n_directions: int,
+    energy: NDArray[np.float32],
+) -> None:
+    """Adds what some sources deposit: along the cones and on the spot."""
+    directions = direction_set(n_directions)
+    lines = [beamline(source.beam, model) for source in sources]
+    cones = [
+        cone_kernels(line.kernels.per_sr, line.theta_edges_rad, directions, line.geometry.axes, source.max_slope)
+        for line, source in zip(lines, sources, strict=True)
     ]
-    energy = kernels.superpose(
+    energy += kernels.superpose(
         density.electron_density_rel,
-        released,
-        np.stack([_cones(line, table) for line, table in zip(lines, tables, strict=True)]),
-        lines[0].directions,
-        grid=grid,
+        [source.released for source in sources],
+        np.stack(cones),
+        directions,
+        grid=grid_geometry(density.grid),
         beams=[line.geometry for line in lines],
         smallest_exponent_per_cm=lines[0].smallest_exponent_per_cm,
     )
     local = lines[0].kernels.local.astype(np.float32)
-    for one in released:
-        energy[one.box] += np.tensordot(local, one.energy, axes=1)
-    return energy
-
-
-def _cones(line: Beamline, table: FluenceTable) -> NDArray[np.float32]:
-    """Cone kernels of one beam for the rays of its field."""
-    largest = _max_slope(table, line.geometry.sad_mm)
-    return cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, largest)
+    for source in sources:
+        energy[source.released.box] += np.tensordot(local, source.released.energy, axes=1)
 
 
 def _max_slope(table: FluenceTable, sad_mm: float) -> tuple[float, float]:
