@@ -52,15 +52,15 @@ COLUMNS = (
     ("seconds", "s"),
 )
 LEGEND = """
-All in % of the Monte Carlo maximum (largest mean over the central 2.5 cm square, layers of 5 mm), engine less Monte Carlo; but
-mm, s and gamma.
+All in % of the Monte Carlo maximum (largest mean over the central 2.5 cm square, layers of 5 mm),
+engine less Monte Carlo; but mm, s and gamma.
 dd: depth dose beyond the depth of maximum over the central 2.5 cm (or 0.8 of the field): mean; rms and largest of runs of
     2.5 cm of depth; 'any 3cm' the largest mean over any 3 cm of depth. 1cm: the same over the central 1 cm square.
-in field, outside: profiles along X and Y in layers of 40 mm, runs of 1 cm, within 0.8 of the half side, from 10 mm beyond it.
+in field, outside: profiles along X and Y in layers of 40 mm, runs of 1 cm, within 0.8 of the half side, from 10 mm outside.
 pen.: how much further out the engine's 50 % point lies. IDD: integral depth dose, in % of its maximum.
 MAE: mean absolute difference above 10 % of the maximum. g: voxels above 10 % with gamma <= 1, global, absolute.
 (noise): what the Monte Carlo's own noise makes. Of depth doses, 1 sigma of one run of 2.5 cm, from the spread of the parts
-    that symmetry makes equal (without such parts: from the voxels as if independent, 2 to 3 times too little). Of MAE, the mean
+    that symmetry makes equal (without such parts: voxels as if independent, 2 to 3 times too little). Of MAE, the mean
     absolute noise of a voxel. Of gamma, the pass rate of a perfect engine: the engine's dose plus Gaussian noise of each
     voxel's own sigma, compared with the engine."""
 
