@@ -1,8 +1,8 @@
 """Speed of the dose engine: python -m benchmarks.bench_dose [--case nine_128] [--device cpu] [--repeats 3]
 
 A water cylinder of 35 cm in vacuum on a cubic grid of 38.4 cm with open 10x10 cm² fields from all sides, 86 cones, from
-fluence maps to Gy by the engine's own call. Processor time of all threads stands beside wall time, best of some repeats, code
-compiled. An update is one voxel and cone with all nine exponents; the roofline says how fast the machine could do its
+fluence maps to Gy by the engine's own call. Processor time of all threads stands beside wall time, best of some repeats,
+code compiled. An update is one voxel and cone with all nine exponents; the roofline says how fast the machine could do its
 arithmetic or move its bytes at best, by ceilings measured in the same run.
 """
 
