@@ -21,6 +21,7 @@ from rtplan.domain.machine import BeamModel
 from rtplan.domain.progress import Progress
 from rtplan.engines._beamline import GY_PER_MEV_PER_G, Beamline, beamline, grid_geometry, load_backend
 from rtplan.engines._cone_columns import near_field_columns
+from rtplan.engines._validity import refuse_bad_beamlets, refuse_bad_input
 
 DIRECTIONS = {"final": 170, "quick": 50}
 BLUR_PIXEL_MM = 1.0
@@ -86,6 +87,7 @@ class CollapsedCone:
 
         `quality` "final" uses 170 cones, "quick" 50. Raises BackendMissing.
         """
+        refuse_bad_input(density, fluence, model)
         kernels = load_backend(backend)
         energy = np.zeros(density.grid.shape_zyx, dtype=np.float32)
         for first in range(0, len(fluence), BEAMS_AT_ONCE):
@@ -107,6 +109,7 @@ class CollapsedCone:
         progress: Progress,
     ) -> InfluenceOperator:
         """Dose of each beamlet for 1 MU in the voxels `voxel_index`: its near field, see `_cone_columns`."""
+        refuse_bad_beamlets(density, beamlets, model, voxel_index)
         return near_field_columns(density, beamlets, model, voxel_index, backend=backend, progress=progress)
 
 

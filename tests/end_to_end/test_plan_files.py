@@ -101,7 +101,7 @@ def test_dvh_of_the_written_files_equals_the_report(planned, protocol_path):
 def test_recalculated_plan_gives_the_written_dose(planned, tmp_path):
     # mutant: fractions left out of the recalculation; mutant: MU written before the normalisation
     _, out = planned
-    dose = recalculate(CASE / "CT", out / "RTPLAN.dcm", tmp_path / "RD.dcm", device="cpu", progress=silent)
+    dose = recalculate(CASE / "CT", out / "RTPLAN.dcm", tmp_path / "RD.dcm", device="cpu", progress=silent).dose
     written = read_rtdose(out / "RTDOSE.dcm")
     index = np.argwhere(written.dose_gy > 0.5 * written.dose_gy.max())
     from rtplan.domain.dose import dose_at_index
