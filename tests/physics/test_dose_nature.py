@@ -55,7 +55,7 @@ def test_dose_is_linear_in_the_fluence(backend):
 
 @pytest.mark.parametrize("backend", every_backend())
 def test_no_fluence_no_dose(backend):
-    # mutant: a floor under the fluence, such as a transmission that does not scale with it
+    # mutant: 1e-4 MU everywhere
     field = open_field(20.0)
     dark = FluenceMap(field.beam, field.x_edges_mm, field.y_edges_mm, 0 * field.fluence_mu)
     assert np.all(calculate(block(lumps(backend)), dark, backend=backend) == 0)
@@ -70,7 +70,7 @@ def test_dose_scales_with_the_energy_fluence_of_the_model():
 
 @pytest.mark.parametrize("backend", every_backend(slow=False))
 def test_what_shines_in_is_what_is_deposited(backend):
-    # mutant: GY_PER_MEV_PER_G off by 3 %; Q passed on instead of Q g; what stays on the spot left out.
+    # mutant: GY_PER_MEV_PER_G 3 % too high; what stays on the spot left out.
     # 2 MeV on 175 cm of water: 1 MeV/cm² on 16 cm². Some 2 % leave again through the front.
     dense = np.full((40, 70, 40), 5.0, dtype=np.float32)
     model = beam_model((1.9, 2.0, 2.1), (0.3, 0.4, 0.3))
@@ -82,7 +82,7 @@ def test_what_shines_in_is_what_is_deposited(backend):
 @pytest.mark.parametrize("backend", every_backend(slow=False))
 def test_energy_goes_from_a_to_b_as_it_goes_from_b_to_a(backend):
     # Reciprocity: a beam through A sends B what the opposed beam through B sends A. Light matter, so that neither fades.
-    # mutant: the second beam from the same side (two thirds); paths by mass instead of electron density on the way there
+    # mutant: kernels that do not turn with the gantry (0.68)
     density = (0.1 * patchwork()).astype(np.float32)
     model, middle = beam_model((3.9, 4.0, 4.1), (0.3, 0.4, 0.3)), np.linspace(-47.5, 47.5, 20)
 
@@ -93,13 +93,13 @@ def test_energy_goes_from_a_to_b_as_it_goes_from_b_to_a(backend):
         return float(energy[to[0] - 2 : to[0] + 3, :, to[1] - 2 : to[1] + 3].sum())
 
     a, b = (8, 12), (12, 6)
-    assert sent(0.0, a, b) == pytest.approx(sent(180.0, b, a), rel=0.03)
+    assert sent(0.0, a, b) / sent(180.0, b, a) == pytest.approx(1.0, abs=0.03)
 
 
 @pytest.mark.parametrize("backend", every_backend())
 def test_half_the_density_doubles_every_length(backend):
     # O'Connor: the same dose at points twice as far apart, from a source twice as far away, in matter half as dense.
-    # mutant: density left out of attenuation; the path of a cone by the voxel's size alone
+    # mutant: the path of a cone by the voxel's size alone
     density, field = lumps(backend), open_field(35.0, 20.0, 15.0)
     wide = FluenceMap(replace(field.beam, sad_mm=2000.0), 2 * field.x_edges_mm, 2 * field.y_edges_mm, field.fluence_mu)
     straight = calculate(block(density), field, backend=backend)
@@ -132,7 +132,7 @@ def test_patient_and_gantry_turned_by_a_quarter_turn_the_dose(backend, gantry_de
 
 @pytest.mark.parametrize("backend", every_backend())
 def test_where_the_origin_of_coordinates_lies_is_nothing_to_the_dose(backend):
-    # mutant: the isocentre left out of the source's position; the grid's origin taken as its corner
+    # mutant: the isocentre left out of the source's position
     image, field = block(lumps(backend)), open_field(35.0, 25.0, 15.0)
     by = np.array([5.0, -70.0, 132.5])
     grid = Grid(image.grid.shape_zyx, image.grid.spacing_zyx_mm, tuple(np.array(image.grid.origin_xyz_mm) + by))
@@ -175,7 +175,7 @@ def edges_voxels(profile):
 @pytest.mark.parametrize("axis", [0, 2])
 @pytest.mark.parametrize("voxels", [0.5, 1.0])
 def test_dose_follows_a_patient_across_the_beam(axis, voxels):
-    # mutant: the shadow of a voxel half a voxel off; the isocentre rounded to whole voxels
+    # mutant: the source rounded to whole centimetres
     straight, moved = pair_of_doses(voxels, axis)
     along = [np.swapaxes(d, axis, 0)[:, 6:18, 10:14].mean(axis=(1, 2)) for d in (straight, moved)]
     np.testing.assert_allclose(edges_voxels(along[1]) - edges_voxels(along[0]), voxels, atol=0.06)
@@ -191,25 +191,25 @@ def test_a_whole_voxel_across_the_beam_changes_no_dose(axis):
     assert np.sqrt((difference[lit] ** 2).mean()) < 0.003 * moved.max()
 
 
-@pytest.mark.parametrize("voxels", [0.5, 1.0])
-def test_dose_follows_a_patient_along_the_beam(voxels):
-    # mutant: depth to a voxel's far face. Away from the field's edge: there single voxels of 5 mm differ by up to 9 % of the
+@pytest.mark.parametrize(("voxels", "tolerance"), [(0.5, 0.008), (1.0, 0.012)])
+def test_dose_follows_a_patient_along_the_beam(voxels, tolerance):
+    # mutant: voxels that are less than 60 % full taken as empty; the source moved further than the isocentre. Away from the field's edge: there single voxels of 5 mm differ by up to 9 % of the
     # maximum (170 cones), since every line takes its steps sideways one plane earlier or later.
     straight, moved = pair_of_doses(voxels, 1)
     curve, there = (d[10:14, :, 10:14].mean(axis=(0, 2)) for d in (straight, moved))
     depth = np.arange(24.0)
-    np.testing.assert_allclose(there[7:20], np.interp(depth - voxels, depth, curve)[7:20], atol=0.012 * curve.max())
+    np.testing.assert_allclose(there[7:20], np.interp(depth - voxels, depth, curve)[7:20], atol=tolerance * curve.max())
 
 
 @pytest.mark.parametrize("backend", every_backend())
 def test_a_calculation_gives_the_same_bits_again(backend):
-    # mutant: sums in the order in which threads end
+    # mutant: random noise of 1e-6
     image, field = block(lumps(backend)), open_field(35.0, 25.0, 15.0)
     assert np.array_equal(calculate(image, field, backend=backend), calculate(image, field, backend=backend))
 
 
 def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch):
-    # mutant: one accumulator a thread
+    # mutant: as many lanes as threads
     image, field, one = block(patchwork()), open_field(35.0, 25.0, 15.0), beamlets_of(35.0)
     many = calculate(image, field), columns(image, one, "cpu").apply(np.ones(len(one)))
     before = numba.get_num_threads()
@@ -243,7 +243,7 @@ def small_columns(backend):
 
 @pytest.mark.parametrize("backend", every_backend())
 def test_adjoint_is_the_transpose_of_what_beamlets_do(backend):
-    # mutant: the adjoint without the columns' scales; rows counted in voxels of the grid
+    # mutant: the adjoint without the columns' scales
     operator = small_columns(backend)
     draw = np.random.default_rng(2)
     weights, gradient = draw.random(len(operator.beamlets)), draw.standard_normal(len(operator.voxel_index))
@@ -255,7 +255,7 @@ def test_adjoint_is_the_transpose_of_what_beamlets_do(backend):
 
 @pytest.mark.parametrize("backend", every_backend())
 def test_beamlets_are_linear_and_dark_ones_give_nothing(backend):
-    # mutant: a column's threshold applied to the sum
+    # mutant: a threshold on the sum of the columns
     operator = small_columns(backend)
     count = len(operator.beamlets)
     one, other = np.eye(count)[1], np.random.default_rng(3).random(count)
