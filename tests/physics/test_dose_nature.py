@@ -193,8 +193,9 @@ def test_a_whole_voxel_across_the_beam_changes_no_dose(axis):
 
 @pytest.mark.parametrize(("voxels", "tolerance"), [(0.5, 0.008), (1.0, 0.012)])
 def test_dose_follows_a_patient_along_the_beam(voxels, tolerance):
-    # mutant: voxels that are less than 60 % full taken as empty; the source moved further than the isocentre. Away from the field's edge: there single voxels of 5 mm differ by up to 9 % of the
-    # maximum (170 cones), since every line takes its steps sideways one plane earlier or later.
+    # mutant: voxels that are less than 60 % full taken as empty; the source moved further than the isocentre.
+    # Away from the field's edge: there single voxels of 5 mm differ by up to 9 % of the maximum (170 cones), since every
+    # line takes its steps sideways one plane earlier or later.
     straight, moved = pair_of_doses(voxels, 1)
     curve, there = (d[10:14, :, 10:14].mean(axis=(0, 2)) for d in (straight, moved))
     depth = np.arange(24.0)
