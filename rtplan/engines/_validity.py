@@ -53,6 +53,13 @@ def refuse_bad_beamlets(density: DensityImage, beamlets: Beamlets, model: BeamMo
         raise SafetyStop("VOXELS_INVALID", "voxels of interest outside the grid", f"0 to {density.grid.n_voxels - 1}")
 
 
+def refuse_bad_dose(dose_gy: NDArray[np.float32]) -> None:
+    """Raise SafetyStop DOSE_NOT_FINITE: whatever went wrong on the way, what is no number is not handed out as a dose."""
+    # NaN spreads to both ends.
+    if not np.all(np.isfinite([dose_gy.min(), dose_gy.max()])):
+        raise SafetyStop("DOSE_NOT_FINITE", f"{int(np.sum(~np.isfinite(dose_gy)))} voxels without a dose", "a finite dose")
+
+
 def _refuse_grid(grid: Grid) -> None:
     # A Grid refuses this itself when it is made, but not when it arrives from another process.
     if not np.all(np.isfinite([*grid.spacing_zyx_mm, *grid.origin_xyz_mm])) or min(grid.spacing_zyx_mm) <= 0:

@@ -21,7 +21,7 @@ from rtplan.domain.machine import BeamModel
 from rtplan.domain.progress import Progress
 from rtplan.engines._beamline import GY_PER_MEV_PER_G, Beamline, beamline, grid_geometry, load_backend
 from rtplan.engines._cone_columns import near_field_columns
-from rtplan.engines._validity import refuse_bad_beamlets, refuse_bad_input
+from rtplan.engines._validity import refuse_bad_beamlets, refuse_bad_dose, refuse_bad_input
 
 DIRECTIONS = {"final": 170, "quick": 50}
 BLUR_PIXEL_MM = 1.0
@@ -96,6 +96,7 @@ class CollapsedCone:
         mass = density.mass_density_g_cm3
         dose_gy = np.zeros_like(energy)
         np.divide(energy * np.float32(scale), mass, out=dose_gy, where=mass > 0)
+        refuse_bad_dose(dose_gy)
         return dose_gy
 
     def influence(

@@ -53,8 +53,8 @@ objectives:
 beams: {gantry_angles_deg: [0, 120, 240], collimator_angle_deg: 0}
 normalisation: {structure: PTV_5000, metric: 'D50[Gy]', value: 50}
 beamlet_mm: 5
-dose_grid_mm: 2.5
-optimisation_grid_mm: 3
+dose_grid_mm: 4
+optimisation_grid_mm: 4
 segments_per_beam: 2
 """
 
