@@ -11,7 +11,7 @@ from rtplan.domain.case import Patient, SeriesReference
 from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.grid import Grid
-from rtplan.domain.image import CtImage
+from rtplan.domain.image import CtImage, DensityImage
 from rtplan.domain.machine import BeamModel, Jaws, Machine, Mlc
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam, Segment, step_and_shoot_beam
 from rtplan.domain.prescription import (
@@ -188,6 +188,11 @@ def structures(organ: str = "Parotid_L") -> StructureSet:
             Structure("Ring", "CONTROL", ball(*ISO, 25) & ~ball(*ISO, 18)),
         ),
     )
+
+
+def density() -> DensityImage:
+    water = structures().external.mask.astype(np.float32)
+    return DensityImage(CT_GRID, water, water)
 
 
 def dose() -> Dose:

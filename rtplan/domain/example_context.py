@@ -11,6 +11,7 @@ from rtplan.domain.context import PlanContext
 from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.grid import Grid
+from rtplan.domain.image import DensityImage
 from rtplan.domain.machine import BeamModel, Jaws, Machine, Mlc
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam, Segment, step_and_shoot_beam
 from rtplan.domain.prescription import BeamArrangement, PrescribedTarget, Prescription, PrescriptionLevel, Protocol
@@ -104,9 +105,16 @@ def example_context() -> PlanContext:
     body[1:-1, 1:-1, 1:-1] = True
     structures = StructureSet(grid, (Structure("External", "EXTERNAL", body), Structure("PTV_60", "PTV", target)))
     total = np.where(target, PRESCRIBED_GY, np.where(body, 20.0, 0.0)).astype(np.float32)
+    water = body.astype(np.float32)
     half = Dose(grid, (total / 2).astype(np.float32))
     return PlanContext(
-        example_plan(), example_machine(), Dose(grid, total), (half, half), structures, _example_prescription()
+        example_plan(),
+        example_machine(),
+        DensityImage(grid, water, water),
+        Dose(grid, total),
+        (half, half),
+        structures,
+        _example_prescription(),
     )
 
 

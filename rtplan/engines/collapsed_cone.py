@@ -23,6 +23,7 @@ from rtplan.domain.progress import Progress
 from rtplan.engines._beamline import GY_PER_MEV_PER_G, beamline, grid_geometry, load_backend
 from rtplan.engines._cone_columns import near_field_columns
 from rtplan.engines._sectors import Source, Sources, kernel_sources
+from rtplan.engines._validity import refuse_bad_beamlets, refuse_bad_dose, refuse_bad_input
 
 DIRECTIONS = {"final": 170, "standard": 86, "quick": 50}
 BLUR_PIXEL_MM = 1.0
@@ -88,11 +89,13 @@ class CollapsedCone:
 
         `quality` "final" uses 170 cones, "standard" 86, "quick" 50. Raises BackendMissing.
         """
+        refuse_bad_input(density, fluence, model)
         energy = _energy_per_cc(density, fluence, model, load_backend(backend), DIRECTIONS[quality])
         scale = GY_PER_MEV_PER_G * model.energy_fluence_per_mu_mev_cm2
         mass = density.mass_density_g_cm3
         dose_gy = np.zeros_like(energy)
         np.divide(energy * np.float32(scale), mass, out=dose_gy, where=mass > 0)
+        refuse_bad_dose(dose_gy)
         return dose_gy
 
     def influence(
@@ -106,6 +109,7 @@ class CollapsedCone:
         progress: Progress,
     ) -> InfluenceOperator:
         """Dose of each beamlet for 1 MU in the voxels `voxel_index`: its near field, see `_cone_columns`."""
+        refuse_bad_beamlets(density, beamlets, model, voxel_index)
         return near_field_columns(density, beamlets, model, voxel_index, backend=backend, progress=progress)
 
 
