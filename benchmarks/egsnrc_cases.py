@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
-from rtplan.domain.machine import BeamModel
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel
 
 # Electrons per gram relative to water, by the first word of the medium's PEGS name.
 ELECTRONS_REL = {"H2O": 1.0, "AIR": 0.8993, "LUNG": 0.9917, "ICRUTISSUE": 0.9904, "ICRPBONE": 0.9391}
@@ -76,6 +76,10 @@ def beam_model(data: Any) -> BeamModel:
         collimator_distance_mm=500.0,
         off_axis_radius_mm=np.array([0.0, 500.0]),
         off_axis_factor=np.array([1.0, 1.0]),
+        softening_radius_mm=np.array([0.0, 500.0]),
+        softening_mu_ratio=np.array([1.0, 1.0]),
+        extra_focal=NO_EXTRA_FOCAL_SOURCE,
+        contamination=NO_CONTAMINATION,
         sha256="",
     )
 

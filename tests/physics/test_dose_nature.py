@@ -10,7 +10,8 @@ from water_beam import beam_model, block, open_field, patchwork
 
 from rtplan.domain.beams import FluenceMap
 from rtplan.domain.image import DensityImage
-from rtplan.engines.collapsed_cone import blurred_fluence, dose, source_blur_mm
+from rtplan.engines._source_model import blurred_fluence, source_blur_mm
+from rtplan.engines.collapsed_cone import dose
 from rtplan.errors import BackendMissing
 
 
