@@ -169,10 +169,9 @@ def recalculate(ct_dir: Path, plan_path: Path, out_path: Path, *, device: str, p
     body = body_mask(ct)
     grid = dose_grid(ct, body, RECALCULATION_GRID_MM)
     density = resample_density(densities(ct, body, calibration), grid)
-    machine = machines[found.plan.machine_id]
     total = steps.run(
         "final_dose",
-        lambda: plan_dose(density, found.plan, machine, quality="final", backend=backend, engine=ENGINE),
+        lambda: plan_dose(density, found.plan, found.machine, quality="final", backend=backend, engine=ENGINE),
     )
     ids = replace(new_output_ids(datetime.now(UTC)), plan_uid=found.sop_instance_uid)
     write_rtdose(out_path, total, ct, ids)
@@ -316,7 +315,6 @@ def assumptions(inputs: Inputs) -> tuple[str, ...]:
     """What was taken for granted, in sentences for the reviewer."""
     return (
         f"Densities by the calibration {inputs.calibration.calibration_id} ({inputs.calibration.status}).",
-        "Head scatter and the machine's electron contamination are not modelled.",
         "No second dose engine has checked this plan.",
     )
 
