@@ -4,8 +4,8 @@ The four-parameter form of Ali and Rogers (Phys Med Biol 57:31, 2012, function 1
 table 5 fits it to the Monte Carlo spectra of Varian accelerators by Sheikh-Bagheri and Rogers (Med Phys 29:391, 2002):
     ψ(E) = [1 + C3 E/Ee + (E/Ee)²] [ln(Ee (Ee - E) / E + 1.65) - 1/2] exp(-μ_W C1² - μ_Al C2²),
 and C4 at 511 keV behind the same filters. Ee, C1, C3 and C4 are theirs. C2², the effective aluminium in g/cm², is chosen so
-that the depth dose at 10 cm takes the value that physicists know: commissioning, on no machine's measurement. Beams without a
-flattening filter have the electrons and the target of the flattened one and less aluminium.
+that the depth dose at 10 cm takes the value that physicists know: commissioning, on no machine's measurement. Beams without
+a flattening filter have the electrons and the target of the flattened one and less aluminium.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(
-    machine: Annotated[str, typer.Argument(help="Name, such as generic_carm:6X, or a machine folder.")], as_json: AsJson = False
+    machine: Annotated[str, typer.Argument(help="Name, such as generic_carm:6X, or a machine folder.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show one machine: collimators, limits, beam."""
     from dataclasses import asdict

@@ -15,7 +15,7 @@ class Mlc:
     """A multileaf collimator whose leaves move along IEC X of the beam limiting device. All mm at the isocentre plane.
 
     Where neighbouring leaves overlap (tongue and groove) a strip `tongue_mm` wide, centred on their boundary, sees half the
-    height of each: closed leaf beside closed leaf lets `interleaf_transmission` through, one alone the root of `transmission`.
+    height of each: two closed neighbours let `interleaf_transmission` through, one alone the root of `transmission`.
     """
 
     leaf_boundaries_mm: NDArray[np.float64]  # (n_pairs + 1,) along Y, ascending
@@ -60,8 +60,8 @@ class Jaws:
 class ExtraFocalSource:
     """Photons scattered in the head (flattening filter, primary collimator), seen through the collimators.
 
-    `fraction` of the energy fluence on the axis where the collimators hide nothing of it; a Gaussian of `sigma_mm` in its own
-    plane, `distance_mm` from the primary source; `collimator_distance_mm` is the effective plane of what shields it.
+    `fraction` of the energy fluence on the axis where the collimators hide nothing of it; a Gaussian of `sigma_mm` in its
+    own plane, `distance_mm` from the primary source; `collimator_distance_mm` is the effective plane of what shields it.
     """
 
     fraction: float
@@ -74,8 +74,8 @@ class ExtraFocalSource:
 class ElectronContamination:
     """Electrons from the head and the air as a surface term of the dose.
 
-    On the axis of a 10x10 cm² field their dose at the surface is `amplitude` times the beam's TERMA there; with depth it goes
-    as (e^(-kd) - e^(-kR)) / (1 - e^(-kR)), k `attenuation_per_cm`, R `range_cm`, and is zero beyond R. Laterally the fluence
+    On the axis of a 10x10 cm² field their dose at the surface is `amplitude` times the beam's TERMA there; with depth it
+    goes as (e^(-kd) - e^(-kR)) / (1 - e^(-kR)), k `attenuation_per_cm`, R `range_cm`, and is zero beyond R. Laterally the fluence
     is blurred by a Gaussian of `sigma_mm` at the isocentre plane: the wider the field, the more of them.
     """
 

@@ -30,7 +30,7 @@ def contamination_energy(
 ) -> NDArray[np.float32]:
     """Energy that the electrons of all beams deposit per cm³, in the unit of the photons' TERMA: cm⁻¹ MU, (z, y, x).
 
-    The operation `terma` with one group whose depth table is the electrons' curve: what it releases is deposited on the spot.
+    The operation `terma` with one group whose depth table is the electrons' curve: what it releases is deposited there.
     """
     energy = np.zeros(density.grid.shape_zyx, dtype=np.float32)
     if model.contamination.amplitude == 0:
@@ -69,5 +69,5 @@ def contamination_fluence(fluence: FluenceMap, term: ElectronContamination) -> F
     reach = EXTRA_REACH * term.sigma_mm
     x_edges = uniform_edges(fluence.x_edges_mm[0] - reach, fluence.x_edges_mm[-1] + reach, PIXEL_MM)
     y_edges = uniform_edges(fluence.y_edges_mm[0] - reach, fluence.y_edges_mm[-1] + reach, PIXEL_MM)
-    spread = blurred(fluence, x_edges, y_edges, term.sigma_mm, term.sigma_mm)
+    spread = blurred(fluence, x_edges, y_edges, (term.sigma_mm, term.sigma_mm))
     return fluence_table(x_edges, y_edges, spread / seen_on_axis(REFERENCE_HALF_FIELD_MM, term.sigma_mm))

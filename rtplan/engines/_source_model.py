@@ -1,7 +1,7 @@
 """What the sources of the head make of a fluence map: the focal spot's penumbra and the extra-focal photons.
 
-Dual-source model (Jaffray, Battista, Fenster and Munro, Med Phys 20:1417, 1993; Fippel et al., Med Phys 30:301, 2003). Per MU
-through the open aperture the energy fluence on the isocentre plane, relative to the axis of a 10x10 cm² field, is
+Dual-source model (Jaffray, Battista, Fenster and Munro, Med Phys 20:1417, 1993; Fippel et al., Med Phys 30:301, 2003). The
+energy fluence per MU on the isocentre plane, relative to that on the axis of a 10x10 cm² field, is
     Ψ(P) = [(1 - w) f(P) (A * G_1)(P) + w (A * G_2)(m P)] / [(1 - w) + w E_ref],
 A the fluence map in units of MU, f the off-axis factor of the primary photons (multiplied on by the dose operations), w the
 extra-focal share, G Gaussians: the image of each source through its collimator plane. E_ref = erf(50 mm / (√2 σ_2))² is what
@@ -11,7 +11,6 @@ the axis of a 10x10 field sees of the extra-focal source.
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +40,8 @@ def source_blur_mm(model: BeamModel, sad_mm: float) -> tuple[float, float]:
 def extra_focal_view(source: ExtraFocalSource, sad_mm: float) -> tuple[float, float]:
     """How a point P of the isocentre plane sees the extra-focal source: scale m and sigma_2 (mm).
 
-    The line from P to the source's middle crosses the collimator where the ray of the primary source to m P does; a point s of
-    the source moves that crossing by k s. With z_c the collimator's and z_e the source's distance from the primary source,
+    The line from P to the source's middle crosses the collimator where the primary source's ray to m P does; a point s of the
+    source moves that crossing by k s. With z_c the collimator's and z_e the source's distance from the primary source,
     m = SAD (z_c - z_e) / (z_c (SAD - z_e)), k = SAD (SAD - z_c) / (z_c (SAD - z_e)), sigma_2 = k sigma.
     """
     z_c, z_e = source.collimator_distance_mm, source.distance_mm
@@ -72,21 +71,22 @@ def blurred_fluence(fluence: FluenceMap, model: BeamModel) -> FluenceTable:
         return fluence_table(np.asarray(fluence.x_edges_mm), np.asarray(fluence.y_edges_mm), np.asarray(fluence.fluence_mu))
     x_edges = _table_edges(fluence.x_edges_mm, sigma_x, model, sad_mm)
     y_edges = _table_edges(fluence.y_edges_mm, sigma_y, model, sad_mm)
-    primary = blurred(fluence, x_edges, y_edges, sigma_x, sigma_y)
+    primary = blurred(fluence, x_edges, y_edges, (sigma_x, sigma_y))
     if source.fraction == 0:
         return fluence_table(x_edges, y_edges, primary)
     scale, sigma = extra_focal_view(source, sad_mm)
-    extra = blurred(fluence, scale * x_edges, scale * y_edges, sigma, sigma) / _off_axis(x_edges, y_edges, model)
+    extra = blurred(fluence, scale * x_edges, scale * y_edges, (sigma, sigma)) / _off_axis(x_edges, y_edges, model)
     weight = source.fraction
     reference = (1 - weight) + weight * reference_share(source, sad_mm)
     return fluence_table(x_edges, y_edges, ((1 - weight) * primary + weight * extra) / reference)
 
 
-def blurred(fluence: FluenceMap, x_edges: Floats, y_edges: Floats, sigma_x: float, sigma_y: float) -> Floats:
+def blurred(fluence: FluenceMap, x_edges_mm: Floats, y_edges_mm: Floats, sigma_xy_mm: tuple[float, float]) -> Floats:
     """Mean over pixels between given edges of the map convolved with a Gaussian, (ny, nx) MU."""
     # Each pixel receives from each map pixel the share that the blurred edges leave in it: the area is conserved.
-    over_x, over_y = _spread(fluence.x_edges_mm, x_edges, sigma_x), _spread(fluence.y_edges_mm, y_edges, sigma_y)
-    return cast(Floats, over_y @ fluence.fluence_mu @ over_x.T)
+    over_x = _spread(fluence.x_edges_mm, x_edges_mm, sigma_xy_mm[0])
+    over_y = _spread(fluence.y_edges_mm, y_edges_mm, sigma_xy_mm[1])
+    return over_y @ fluence.fluence_mu @ over_x.T
 
 
 def uniform_edges(low_mm: float, high_mm: float, pixel_mm: float) -> Floats:

@@ -1,6 +1,6 @@
 """Treatment machines by name: `library/machines/<id>/machine.yaml` and one of its beam files to `Machine`.
 
-A name is the id of a machine with one beam, or `id:energy`, such as `generic_carm:10FFF`; a folder's path takes the same ending.
+A name is the id of a machine with one beam, or `id:energy`, such as `generic_carm:10FFF`; a folder's path may end so too.
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ def plan_fluence(plan: DeliverablePlan, machine: Machine, *, pixel_mm: float = 1
     Sharp edges: leaf tips along X set back by half the dosimetric leaf gap, strips of leaves and of their overlaps
     (`strip_transmission`), jaws as the machine has them; the transmissions of leaves, X jaws and Y jaws multiply where they
     overlap. Pixels are area-weighted exactly. Where leaves move during an interval their motion is linear in MU and
-    integrated exactly; where jaws move too, or a tip passes a jaw or an overlapping neighbour's tip, the interval is cut into
-    pieces of at most one pixel of motion. Where the jaws open beyond the outermost leaves nothing shields. Pixels lie
+    integrated exactly; where jaws move too, or a tip passes a jaw or an overlapping neighbour's tip, the interval is cut
+    into pieces of at most one pixel of motion. Where the jaws open beyond the outermost leaves nothing shields. Pixels lie
     on multiples of `pixel_mm`; a map leaves out only rows and columns that stay below 1e-4 of the beam's MU.
     Raises PlanningFailed: GANTRY_MOVES, METERSET_FALLS, MLC_PAIRS.
     """

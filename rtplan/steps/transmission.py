@@ -7,7 +7,7 @@ and between leaves. `docs/machine-model.md` says why.
 from __future__ import annotations
 
 import math
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,8 @@ Motion: TypeAlias = tuple[Floats, Floats]  # where edges are at the start and at
 def strip_boundaries(mlc: Mlc) -> Floats:
     """Edges along Y of the strips that `strip_transmission` speaks of, ascending mm.
 
-    Every leaf pair's own strip and, between neighbours, the strip where they overlap: 2 n_pairs - 1 strips; the n_pairs strips
-    of the leaves alone when there is no tongue.
+    Every leaf pair's own strip and, between neighbours, the strip where they overlap: 2 n_pairs - 1 strips; the leaves' own
+    n_pairs strips when there is no tongue.
     """
     bounds = mlc.leaf_boundaries_mm
     if mlc.tongue_mm == 0.0:
@@ -33,7 +33,7 @@ def strip_boundaries(mlc: Mlc) -> Floats:
 
 
 def strip_transmission(x_edges_mm: Floats, start: Aperture, end: Aperture, machine: Machine) -> Floats:
-    """Transmission of leaves and X jaws along each strip of `strip_boundaries` while the aperture moves from `start` to `end`.
+    """Transmission of leaves and X jaws along each strip of `strip_boundaries` as the aperture goes from `start` to `end`.
 
     Averages over each cell [x_i, x_i+1] and over the motion of m(x, t) q(x, t): q is 1 between the X jaws and the jaws'
     transmission elsewhere. Between the tips m is 1, elsewhere the leaves' transmission T; rounded ends open each tip by
@@ -50,7 +50,7 @@ def strip_transmission(x_edges_mm: Floats, start: Aperture, end: Aperture, machi
     # (leaf + (1 - leaf) o) (jaw + (1 - jaw) q), multiplied out, because o and q are 0 or 1 at each point.
     own = leaf * jaw + (1 - leaf) * jaw * free + leaf * (1 - jaw) * between_jaws + (1 - leaf) * (1 - jaw) * lit
     if mlc.tongue_mm == 0.0 or mlc.n_pairs < 2:
-        return cast(Floats, own)
+        return own
     free_both, lit_both = _open_shares(x_edges_mm, _common(openings), jaws)
     none, one = mlc.interleaf_transmission, math.sqrt(leaf)
     both = 1 - 2 * one + none
