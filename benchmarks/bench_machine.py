@@ -28,9 +28,9 @@ Floats = NDArray[np.float64]
 
 MACHINE = "generic_carm"
 ENERGIES = ("6X", "6FFF", "10X", "10FFF", "15X")
-# Lowest and highest figure of each beam, as in ENERGIES. Output factors: 10x10 cm² is 1; 3x3 at 6 MV is 0.828 in Followill et
-# al., JACMP 13(5):282 (2012). Large fields: those at the depth of maximum (6X, 20x20: 1.045) times the ratio of depth doses at
-# 10 cm (1.057); a first guess had left that ratio out for 6X and 6FFF.
+# Lowest and highest figure of each beam, as in ENERGIES. Output factors: 10x10 cm² is 1; 3x3 at 6 MV is 0.828 in Followill
+# et al., JACMP 13(5):282 (2012). Large fields: those at the depth of maximum (6X, 20x20: 1.045) times the ratio of depth
+# doses at 10 cm (1.057); a first guess had left that ratio out for 6X and 6FFF.
 EXPECTED: dict[str, tuple[tuple[float, float], ...]] = {
     "depth_of_maximum_mm": ((13, 17), (11, 15), (22, 26), (20, 24), (26, 31)),
     "depth_dose_10cm_pct": ((66.1, 66.7), (63.2, 63.8), (73.4, 74), (70.7, 71.3), (76.5, 77.5)),

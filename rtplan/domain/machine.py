@@ -75,8 +75,8 @@ class ElectronContamination:
     """Electrons from the head and the air as a surface term of the dose.
 
     On the axis of a 10x10 cm² field their dose at the surface is `amplitude` times the beam's TERMA there; with depth it
-    goes as (e^(-kd) - e^(-kR)) / (1 - e^(-kR)), k `attenuation_per_cm`, R `range_cm`, and is zero beyond R. Laterally the fluence
-    is blurred by a Gaussian of `sigma_mm` at the isocentre plane: the wider the field, the more of them.
+    goes as (e^(-kd) - e^(-kR)) / (1 - e^(-kR)), k `attenuation_per_cm`, R `range_cm`, and is zero beyond R. Laterally the
+    fluence is blurred by a Gaussian of `sigma_mm` at the isocentre plane: the wider the field, the more of them.
     """
 
     amplitude: float

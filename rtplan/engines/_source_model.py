@@ -40,8 +40,8 @@ def source_blur_mm(model: BeamModel, sad_mm: float) -> tuple[float, float]:
 def extra_focal_view(source: ExtraFocalSource, sad_mm: float) -> tuple[float, float]:
     """How a point P of the isocentre plane sees the extra-focal source: scale m and sigma_2 (mm).
 
-    The line from P to the source's middle crosses the collimator where the primary source's ray to m P does; a point s of the
-    source moves that crossing by k s. With z_c the collimator's and z_e the source's distance from the primary source,
+    The line from P to the source's middle crosses the collimator where the primary source's ray to m P does; a point s of
+    the source moves that crossing by k s. With z_c the collimator's and z_e the source's distance from the primary source,
     m = SAD (z_c - z_e) / (z_c (SAD - z_e)), k = SAD (SAD - z_c) / (z_c (SAD - z_e)), sigma_2 = k sigma.
     """
     z_c, z_e = source.collimator_distance_mm, source.distance_mm
