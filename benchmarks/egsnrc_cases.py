@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
-from rtplan.domain.machine import BeamModel
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel
 from rtplan.errors import RequestInvalid
 
 # Electrons per gram relative to water, by the first word of the medium's PEGS name.
@@ -123,6 +123,8 @@ def beam_model(data: Arrays) -> BeamModel:
         off_axis_factor=np.array([1.0, 1.0]),
         softening_radius_mm=np.array([0.0, 500.0]),
         softening_mu_ratio=np.array([1.0, 1.0]),
+        extra_focal=NO_EXTRA_FOCAL_SOURCE,
+        contamination=NO_CONTAMINATION,
         sha256="",
     )
 

@@ -188,7 +188,7 @@ def recalculate(ct_dir: Path, plan_path: Path, out_path: Path, *, device: str, p
     machines = {name: load_machine(name) for name in list_machines()}
     found = steps.run("read plan", lambda: read_rtplan(plan_path, machines))
     require_same_patient(ct, found)
-    calibration, machine = load_calibration(CALIBRATION), machines[found.plan.machine_id]
+    calibration, machine = load_calibration(CALIBRATION), found.machine
     body = body_mask(ct)
     density = densities(ct, body, calibration)
     findings = (
@@ -350,7 +350,6 @@ def assumptions(inputs: Inputs) -> tuple[str, ...]:
     """What was taken for granted, in sentences for the reviewer."""
     return (
         f"Densities by the calibration {inputs.calibration.calibration_id} ({inputs.calibration.status}).",
-        "Head scatter and the machine's electron contamination are not modelled.",
         "No second dose engine has checked this plan.",
     )
 

@@ -12,7 +12,7 @@ from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
-from rtplan.domain.machine import BeamModel, Jaws, Machine, Mlc
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel, Jaws, Machine, Mlc
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam, Segment, step_and_shoot_beam
 from rtplan.domain.prescription import BeamArrangement, PrescribedTarget, Prescription, PrescriptionLevel, Protocol
 from rtplan.domain.structures import Structure, StructureSet
@@ -32,6 +32,9 @@ def example_machine() -> Machine:
         interdigitation=True,
         max_leaf_speed_mm_s=25.0,
         transmission=0.015,
+        interleaf_transmission=0.015,
+        tongue_mm=0.0,
+        dosimetric_leaf_gap_mm=0.0,
     )
     jaws = Jaws(
         x1_range_mm=(-200.0, 20.0),
@@ -73,8 +76,10 @@ def _example_beam_model() -> BeamModel:
         collimator_distance_mm=500.0,
         off_axis_radius_mm=np.array([0.0, 200.0]),
         off_axis_factor=np.array([1.0, 1.0]),
-        softening_radius_mm=np.array([0.0, 200.0]),
+        softening_radius_mm=np.array([0.0, 300.0]),
         softening_mu_ratio=np.array([1.0, 1.0]),
+        extra_focal=NO_EXTRA_FOCAL_SOURCE,
+        contamination=NO_CONTAMINATION,
         sha256="",
     )
 

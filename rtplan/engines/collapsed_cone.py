@@ -9,10 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
 
 from kernels.cones import cone_kernels
-from kernels.contract import Backend, FluenceTable, fluence_table
+from kernels.contract import Backend, FluenceTable
 from kernels.directions import direction_set
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
@@ -22,51 +21,13 @@ from rtplan.domain.machine import BeamModel
 from rtplan.domain.progress import Progress
 from rtplan.engines._beamline import GY_PER_MEV_PER_G, beamline, grid_geometry, load_backend
 from rtplan.engines._cone_columns import near_field_columns
+from rtplan.engines._contamination import contamination_energy
 from rtplan.engines._sectors import Source, Sources, kernel_sources
+from rtplan.engines._source_model import blurred_fluence
 from rtplan.engines._validity import refuse_bad_beamlets, refuse_bad_dose, refuse_bad_input
 
 DIRECTIONS = {"final": 170, "standard": 86, "quick": 50}
-BLUR_PIXEL_MM = 1.0
 RELEASED_AT_ONCE = 3e8  # values of released energy, 4 bytes each, of the beams that share a sweep
-
-
-def source_blur_mm(model: BeamModel, sad_mm: float) -> tuple[float, float]:
-    """Gaussian sigma of the source's shadow at the isocentre plane behind the collimator, mm along beam X and Y.
-
-    sigma (SAD - d) / d, d the collimator's distance from the source.
-    """
-    magnified = (sad_mm - model.collimator_distance_mm) / model.collimator_distance_mm
-    return model.source_sigma_x_mm * magnified, model.source_sigma_y_mm * magnified
-
-
-def blurred_fluence(fluence: FluenceMap, model: BeamModel) -> FluenceTable:
-    """Running integral of the fluence behind a source of finite size; a point source keeps the map's own sharp edges."""
-    sigma_x, sigma_y = source_blur_mm(model, fluence.beam.sad_mm)
-    x_edges, y_edges = _fine_edges(fluence.x_edges_mm, sigma_x), _fine_edges(fluence.y_edges_mm, sigma_y)
-    # Each fine pixel receives from each map pixel the share that the blurred edges leave in it: the area is conserved.
-    over_x = _spread(fluence.x_edges_mm, x_edges, sigma_x)
-    over_y = _spread(fluence.y_edges_mm, y_edges, sigma_y)
-    return fluence_table(x_edges, y_edges, over_y @ fluence.fluence_mu @ over_x.T)
-
-
-def _fine_edges(edges_mm: NDArray[np.float64], sigma_mm: float) -> NDArray[np.float64]:
-    """The edges themselves for a point source; otherwise pixels of about 1 mm that reach 4 sigma beyond."""
-    if sigma_mm == 0:
-        return np.asarray(edges_mm)
-    low, high = edges_mm[0] - 4 * sigma_mm, edges_mm[-1] + 4 * sigma_mm
-    return np.linspace(low, high, int(np.ceil((high - low) / BLUR_PIXEL_MM)) + 1)
-
-
-def _spread(edges_mm: NDArray[np.float64], fine_mm: NDArray[np.float64], sigma_mm: float) -> NDArray[np.float64]:
-    """Mean over each fine pixel of each map pixel's indicator convolved with the Gaussian, (n_fine, n)."""
-    if sigma_mm == 0:
-        return np.eye(len(edges_mm) - 1)
-    z = (fine_mm[:, None] - edges_mm[None, :]) / sigma_mm
-    # Integral of the normal distribution function: z Φ(z) + φ(z).
-    ramp = sigma_mm * (z * 0.5 * (1 + erf(z / np.sqrt(2))) + np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi))
-    inside = ramp[:, :-1] - ramp[:, 1:]
-    mean: NDArray[np.float64] = np.diff(inside, axis=0) / np.diff(fine_mm)[:, None]
-    return mean
 
 
 class CollapsedCone:
@@ -121,7 +82,7 @@ def _energy_per_cc(
     Beams share a sweep, as many at a time as there is room for the energy they release.
     """
     sources = _released(density, fluence, model, kernels)
-    energy = np.zeros(density.grid.shape_zyx, dtype=np.float32)
+    energy = contamination_energy(density, fluence, model, kernels)
     batch: list[Source] = []
     for number, source in enumerate(sources, start=1):
         batch.append(source)

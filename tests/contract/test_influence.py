@@ -8,7 +8,7 @@ from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets
-from rtplan.domain.machine import BeamModel
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel
 from rtplan.domain.progress import silent
 from rtplan.engines.collapsed_cone import PLUGIN
 
@@ -18,7 +18,8 @@ BACKENDS = ("cpu", "reference")
 def model() -> BeamModel:
     return BeamModel(
         "6X", 6.0, np.array([0.5, 1.0, 2.0, 4.0]), np.array([0.3, 0.3, 0.3, 0.1]), 2.6e9, 0.0, 0.0, 500.0,
-        np.array([0.0, 400.0]), np.array([1.0, 1.0]), np.array([0.0, 400.0]), np.array([1.0, 1.0]), "test",
+        np.array([0.0, 400.0]), np.array([1.0, 1.0]), np.array([0.0, 400.0]), np.array([1.0, 1.0]),
+        NO_EXTRA_FOCAL_SOURCE, NO_CONTAMINATION, "test",
     )  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets
 from rtplan.domain.progress import silent
-from rtplan.engines.collapsed_cone import PLUGIN, blurred_fluence, dose, source_blur_mm
+from rtplan.engines._source_model import blurred_fluence, source_blur_mm
+from rtplan.engines.collapsed_cone import PLUGIN, dose
 from rtplan.errors import BackendMissing
 
 GY_PER_MEV_PER_G = 1.602176634e-10
