@@ -160,6 +160,7 @@ def _terma(
     """Fills `out` (G, z, y, x) of the box."""
     n_groups, n_z, n_y, n_x = out.shape
     n_depths = terma_per_cm.shape[1]
+    deepest = np.inf if np.any(terma_per_cm[:, n_depths - 1] != 0) else float(n_depths - 1)
     margin = sqrt(spacing[0] ** 2 + spacing[1] ** 2 + spacing[2] ** 2)
     for iz in prange(n_z):
         z = origin[2] + (start[0] + iz) * spacing[2]
@@ -183,10 +184,12 @@ def _terma(
                     width_y += ((axes[1, a] + slope_y * axes[2, a]) * spacing[a]) ** 2
                 scale = sad / away
                 at_x, at_y = slope_x * sad, slope_y * sad
+                depth = _depth_cm(depths, rays, at_x, at_y, away) / depth_step
+                if depth >= deepest:
+                    continue
                 mean = _mean_fluence(fluence, at_x, at_y, scale * sqrt(width_x), scale * sqrt(width_y))
                 if mean == 0.0:
                     continue
-                depth = _depth_cm(depths, rays, at_x, at_y, away) / depth_step
                 low = min(int(depth), n_depths - 2)
                 fd = min(depth - low, 1.0)
                 radius = sqrt(at_x * at_x + at_y * at_y)

@@ -12,15 +12,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.contract import Backend, BeamTables, FluenceTable, fluence_table
+from kernels.contract import Backend, BeamTables, FluenceTable
 from rtplan.domain.beams import FluenceMap, beam_frame
 from rtplan.domain.image import DensityImage
 from rtplan.domain.machine import BeamModel, ElectronContamination
 from rtplan.engines._beamline import beam_geometry, grid_geometry
-from rtplan.engines._source_model import EXTRA_REACH, REFERENCE_HALF_FIELD_MM, blurred, seen_on_axis, uniform_edges
+from rtplan.engines._broad import BroadField, broad_fields
+from rtplan.engines._source_model import REFERENCE_HALF_FIELD_MM, seen_on_axis
 from rtplan.library.water import load_attenuation
 
-PIXEL_MM = 5.0
+REACH = 2.5  # standard deviations of their spread beyond the map
 DEPTH_STEP_CM = 0.05
 _EVERYWHERE_MM = 1e4
 
@@ -36,12 +37,12 @@ def contamination_energy(
     if model.contamination.amplitude == 0:
         return energy
     tables = contamination_tables(model)
-    for one in fluence:
+    for field in broad_fields(fluence):
         released = backend.terma(
             density.electron_density_rel,
             grid=grid_geometry(density.grid),
-            beam=beam_geometry(beam_frame(one.beam)),
-            fluence=contamination_fluence(one, model.contamination),
+            beam=beam_geometry(beam_frame(field.beam)),
+            fluence=contamination_fluence(field, model.contamination),
             tables=tables,
         )
         energy[released.box] += released.energy[0]
@@ -66,10 +67,8 @@ def surface_terma_per_cm(model: BeamModel) -> float:
     return float(fluence @ load_attenuation().at(model.energy_mev) / fluence.sum())
 
 
-def contamination_fluence(fluence: FluenceMap, term: ElectronContamination) -> FluenceTable:
-    """The map blurred by the electrons' spread, 1 a MU on the axis of a 10x10 cm² field."""
-    reach = EXTRA_REACH * term.sigma_mm
-    x_edges = uniform_edges(fluence.x_edges_mm[0] - reach, fluence.x_edges_mm[-1] + reach, PIXEL_MM)
-    y_edges = uniform_edges(fluence.y_edges_mm[0] - reach, fluence.y_edges_mm[-1] + reach, PIXEL_MM)
-    spread = blurred(fluence, x_edges, y_edges, (term.sigma_mm, term.sigma_mm))
-    return fluence_table(x_edges, y_edges, spread / seen_on_axis(REFERENCE_HALF_FIELD_MM, term.sigma_mm))
+def contamination_fluence(field: BroadField, term: ElectronContamination) -> FluenceTable:
+    """The maps blurred by the electrons' spread, 1 a MU on the axis of a 10x10 cm² field."""
+    spread = field.table(term.sigma_mm, REACH * term.sigma_mm)
+    reference = seen_on_axis(REFERENCE_HALF_FIELD_MM, term.sigma_mm)
+    return FluenceTable(spread.x_edges_mm, spread.y_edges_mm, spread.integral / reference)

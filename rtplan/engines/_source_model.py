@@ -24,7 +24,6 @@ Floats = NDArray[np.float64]
 
 BLUR_PIXEL_MM = 1.0
 PRIMARY_REACH = 4.0  # standard deviations of the focal spot's shadow that a table extends beyond the map's edge
-EXTRA_REACH = 2.5  # the same for the extra-focal source: 0.6 % of a few per cent is left out
 REFERENCE_HALF_FIELD_MM = 50.0  # 10x10 cm² at the isocentre plane
 
 
@@ -59,26 +58,23 @@ def seen_on_axis(half_field_mm: float, sigma_mm: float) -> float:
     return 1.0 if sigma_mm == 0 else math.erf(half_field_mm / (math.sqrt(2.0) * sigma_mm)) ** 2
 
 
-def blurred_fluence(fluence: FluenceMap, model: BeamModel) -> FluenceTable:
-    """Running integral of primary and extra-focal fluence at the isocentre plane, before the off-axis factor.
+def primary_fluence(fluence: FluenceMap, model: BeamModel) -> FluenceTable:
+    """Running integral of the primary fluence at the isocentre plane, before the off-axis factor.
 
-    Pixels of about 1 mm; a point source without extra-focal photons keeps the map's own sharp edges. The extra-focal part is
-    divided by the off-axis factor, which the dose operations multiply onto everything.
+    Pixels of about 1 mm; a point source keeps the map's own edges.
     """
-    sad_mm, source = fluence.beam.sad_mm, model.extra_focal
-    sigma_x, sigma_y = source_blur_mm(model, sad_mm)
-    if source.fraction == 0 and sigma_x == 0 and sigma_y == 0:
-        return fluence_table(np.asarray(fluence.x_edges_mm), np.asarray(fluence.y_edges_mm), np.asarray(fluence.fluence_mu))
-    x_edges = _table_edges(fluence.x_edges_mm, sigma_x, model, sad_mm)
-    y_edges = _table_edges(fluence.y_edges_mm, sigma_y, model, sad_mm)
-    primary = blurred(fluence, x_edges, y_edges, (sigma_x, sigma_y))
-    if source.fraction == 0:
-        return fluence_table(x_edges, y_edges, primary)
-    scale, sigma = extra_focal_view(source, sad_mm)
-    extra = blurred(fluence, scale * x_edges, scale * y_edges, (sigma, sigma)) / _off_axis(x_edges, y_edges, model)
-    weight = source.fraction
-    reference = (1 - weight) + weight * reference_share(source, sad_mm)
-    return fluence_table(x_edges, y_edges, ((1 - weight) * primary + weight * extra) / reference)
+    weight = weight_of_primary(model, fluence.beam.sad_mm)
+    sigma_x, sigma_y = source_blur_mm(model, fluence.beam.sad_mm)
+    if sigma_x == 0 and sigma_y == 0:
+        return fluence_table(np.asarray(fluence.x_edges_mm), np.asarray(fluence.y_edges_mm), weight * fluence.fluence_mu)
+    x_edges, y_edges = _table_edges(fluence.x_edges_mm, sigma_x), _table_edges(fluence.y_edges_mm, sigma_y)
+    return fluence_table(x_edges, y_edges, weight * blurred(fluence, x_edges, y_edges, (sigma_x, sigma_y)))
+
+
+def weight_of_primary(model: BeamModel, sad_mm: float) -> float:
+    """(1 - w) / [(1 - w) + w E_ref]; the extra-focal photons' weight is w / (1 - w) times this."""
+    weight = model.extra_focal.fraction
+    return (1 - weight) / (1 - weight + weight * reference_share(model.extra_focal, sad_mm)) if weight else 1.0
 
 
 def blurred(fluence: FluenceMap, x_edges_mm: Floats, y_edges_mm: Floats, sigma_xy_mm: tuple[float, float]) -> Floats:
@@ -89,27 +85,10 @@ def blurred(fluence: FluenceMap, x_edges_mm: Floats, y_edges_mm: Floats, sigma_x
     return over_y @ fluence.fluence_mu @ over_x.T
 
 
-def uniform_edges(low_mm: float, high_mm: float, pixel_mm: float) -> Floats:
-    """Equal pixels of at most `pixel_mm` from `low_mm` to `high_mm`."""
-    return np.linspace(low_mm, high_mm, int(np.ceil((high_mm - low_mm) / pixel_mm)) + 1)
-
-
-def _table_edges(edges_mm: Floats, sigma_mm: float, model: BeamModel, sad_mm: float) -> Floats:
-    """Pixels of about 1 mm that reach 4 sigma of the focal spot and 2.5 of the extra-focal source beyond the map."""
-    low, high = edges_mm[0] - PRIMARY_REACH * sigma_mm, edges_mm[-1] + PRIMARY_REACH * sigma_mm
-    if model.extra_focal.fraction > 0:
-        scale, sigma = extra_focal_view(model.extra_focal, sad_mm)
-        # Beyond the last radius that the model speaks of the head shields.
-        end = float(model.off_axis_radius_mm[-1])
-        low = min(low, max((edges_mm[0] - EXTRA_REACH * sigma) / scale, -end))
-        high = max(high, min((edges_mm[-1] + EXTRA_REACH * sigma) / scale, end))
-    return uniform_edges(float(low), float(high), BLUR_PIXEL_MM)
-
-
-def _off_axis(x_edges: Floats, y_edges: Floats, model: BeamModel) -> Floats:
-    """Off-axis factor at the middle of each pixel, (ny, nx)."""
-    x, y = (x_edges[1:] + x_edges[:-1]) / 2, (y_edges[1:] + y_edges[:-1]) / 2
-    return np.interp(np.hypot(x[None, :], y[:, None]), model.off_axis_radius_mm, model.off_axis_factor)
+def _table_edges(edges_mm: Floats, sigma_mm: float) -> Floats:
+    """Equal pixels of at most 1 mm that reach 4 sigma of the focal spot beyond the map."""
+    low, high = float(edges_mm[0] - PRIMARY_REACH * sigma_mm), float(edges_mm[-1] + PRIMARY_REACH * sigma_mm)
+    return np.linspace(low, high, int(np.ceil((high - low) / BLUR_PIXEL_MM)) + 1)
 
 
 def _spread(edges_mm: Floats, fine_mm: Floats, sigma_mm: float) -> Floats:

@@ -20,13 +20,16 @@ from rtplan.domain.influence import Beamlets, InfluenceOperator
 from rtplan.domain.machine import BeamModel
 from rtplan.domain.progress import Progress
 from rtplan.engines._beamline import GY_PER_MEV_PER_G, beamline, grid_geometry, load_backend
+from rtplan.engines._broad import broad_fields, coarse_image, on_fine_grid
 from rtplan.engines._cone_columns import near_field_columns
 from rtplan.engines._contamination import contamination_energy
+from rtplan.engines._extra_focal import extra_focal_fluence
 from rtplan.engines._sectors import Source, Sources, kernel_sources
-from rtplan.engines._source_model import blurred_fluence
+from rtplan.engines._source_model import primary_fluence
 from rtplan.engines._validity import refuse_bad_beamlets, refuse_bad_dose, refuse_bad_input
 
 DIRECTIONS = {"final": 170, "standard": 86, "quick": 50}
+EXTRA_FOCAL_DIRECTIONS = 50  # enough for a few per cent of the dose, smooth
 RELEASED_AT_ONCE = 3e8  # values of released energy, 4 bytes each, of the beams that share a sweep
 
 
@@ -77,12 +80,29 @@ class CollapsedCone:
 def _energy_per_cc(
     density: DensityImage, fluence: Sequence[FluenceMap], model: BeamModel, kernels: Backend, n_directions: int
 ) -> NDArray[np.float32]:
-    """Energy deposited per cm³ by all beams, per MeV/cm² of energy fluence a MU: cm⁻¹ MU.
+    """Energy deposited per cm³ by all beams, per MeV/cm² of energy fluence a MU: cm⁻¹ MU."""
+    energy = contamination_energy(density, fluence, model, kernels)
+    energy += _photons(density, [(f.beam, primary_fluence(f, model)) for f in fluence], model, kernels, n_directions)
+    if model.extra_focal.fraction > 0:
+        coarse = coarse_image(density)
+        fields = [(field.beam, extra_focal_fluence(field, model)) for field in broad_fields(fluence)]
+        energy += on_fine_grid(_photons(coarse, fields, model, kernels, EXTRA_FOCAL_DIRECTIONS), coarse, density)
+    return energy
+
+
+def _photons(
+    density: DensityImage,
+    fields: Sequence[tuple[Beam, FluenceTable]],
+    model: BeamModel,
+    kernels: Backend,
+    n_directions: int,
+) -> NDArray[np.float32]:
+    """Energy deposited per cm³ by photons of given fluences.
 
     Beams share a sweep, as many at a time as there is room for the energy they release.
     """
-    sources = _released(density, fluence, model, kernels)
-    energy = contamination_energy(density, fluence, model, kernels)
+    sources = _released(density, fields, model, kernels)
+    energy = np.zeros(density.grid.shape_zyx, dtype=np.float32)
     batch: list[Source] = []
     for number, source in enumerate(sources, start=1):
         batch.append(source)
@@ -93,12 +113,12 @@ def _energy_per_cc(
 
 
 def _released(
-    density: DensityImage, fluence: Sequence[FluenceMap], model: BeamModel, kernels: Backend
+    density: DensityImage, fields: Sequence[tuple[Beam, FluenceTable]], model: BeamModel, kernels: Backend
 ) -> tuple[Source, ...]:
     """What all beams release, by the source whose kernels it spreads with."""
     sources = Sources()
-    for one, shares in zip(fluence, kernel_sources([one.beam for one in fluence]), strict=True):
-        line, table = beamline(one.beam, model), blurred_fluence(one, model)
+    for (beam, table), shares in zip(fields, kernel_sources([beam for beam, _ in fields]), strict=True):
+        line = beamline(beam, model)
         released = kernels.terma(
             density.electron_density_rel,
             grid=grid_geometry(density.grid),
@@ -106,8 +126,8 @@ def _released(
             fluence=table,
             tables=line.tables,
         )
-        for beam, share in shares:
-            sources.add(beam, released, share, _max_slope(table, one.beam.sad_mm))
+        for source, share in shares:
+            sources.add(source, released, share, _max_slope(table, beam.sad_mm))
     return sources.all()
 
 
