@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results_file import write_results
+from kernels.contract import FluenceTable
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
 from rtplan.domain.machine import BeamModel, Machine
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam
-from rtplan.engines._source_model import blurred_fluence
+from rtplan.engines._broad import broad_fields
+from rtplan.engines._extra_focal import extra_focal_fluence
+from rtplan.engines._source_model import primary_fluence
 from rtplan.engines.collapsed_cone import dose
 from rtplan.library.machines import load_machine
 from rtplan.steps.fluence import plan_fluence
@@ -128,13 +131,21 @@ def _penumbra(x_mm: Floats, profile: Floats) -> float:
 
 def _in_air(beam: BeamModel, side_mm: float) -> float:
     """In-air output ratio: fluence on the axis over that of 10x10 cm²."""
-    both = []
-    for side in (side_mm, 100.0):
-        table = blurred_fluence(_open(side), beam)
-        fluence = np.diff(np.diff(table.integral, axis=0), axis=1)
-        area = np.outer(np.diff(table.y_edges_mm), np.diff(table.x_edges_mm))
-        both.append((fluence / area)[fluence.shape[0] // 2, fluence.shape[1] // 2])
-    return float(both[0] / both[1])
+    return on_axis_in_air(_open(side_mm), beam) / on_axis_in_air(_open(100.0), beam)
+
+
+def on_axis_in_air(fluence: FluenceMap, beam: BeamModel) -> float:
+    """Energy fluence of focal spot and extra-focal source on the axis of a field, relative to the axis of 10x10 cm²."""
+    tables = [primary_fluence(fluence, beam)]
+    if beam.extra_focal.fraction > 0:
+        tables += [extra_focal_fluence(field, beam) for field in broad_fields([fluence])]
+    return sum(_on_axis(table) for table in tables)
+
+
+def _on_axis(table: FluenceTable) -> float:
+    pixels = np.diff(np.diff(table.integral, axis=0), axis=1)
+    j, i = pixels.shape[0] // 2, pixels.shape[1] // 2
+    return float(pixels[j, i] / (np.diff(table.y_edges_mm)[j] * np.diff(table.x_edges_mm)[i]))
 
 
 def _leaf_gap(machine: Machine) -> float:

@@ -17,7 +17,7 @@ from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets
 from rtplan.domain.progress import silent
-from rtplan.engines._source_model import blurred_fluence, source_blur_mm
+from rtplan.engines._source_model import primary_fluence, source_blur_mm
 from rtplan.engines.collapsed_cone import PLUGIN, dose
 from rtplan.errors import BackendMissing
 
@@ -289,7 +289,7 @@ def test_a_finite_source_blurs_the_fluence_and_loses_none():
     field, model = open_field(half_x_mm=30.0), beam_model(sigma_mm=2.0)
     sigma_mm = source_blur_mm(model, 1000.0)[0]
     assert sigma_mm == pytest.approx(2.0)
-    table = blurred_fluence(field, model)
+    table = primary_fluence(field, model)
     assert table.integral[-1, -1] == pytest.approx(60.0 * 60.0, rel=1e-4)
     profile = np.diff(table.integral[-1]) / np.diff(table.x_edges_mm) / 60.0
     middle = (table.x_edges_mm[1:] + table.x_edges_mm[:-1]) / 2

@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 from water_beam import beam_model, block, open_field
 
-from benchmarks.bench_machine import water_dose
+from benchmarks.bench_machine import on_axis_in_air, water_dose
 from benchmarks.machine_spectra import BEAMS, spectrum
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.example_context import example_machine
 from rtplan.domain.influence import Beamlets
 from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, ElectronContamination, ExtraFocalSource
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam
+from rtplan.engines._broad import broad_fields
 from rtplan.engines._contamination import contamination_energy, surface_terma_per_cm
-from rtplan.engines._source_model import blurred_fluence, reference_share
+from rtplan.engines._extra_focal import extra_focal_fluence
+from rtplan.engines._source_model import primary_fluence, reference_share
 from rtplan.engines.collapsed_cone import dose, load_backend
 from rtplan.library.machines import load_machine
 from rtplan.steps.apertures import beamlet_field
@@ -30,15 +32,16 @@ ELECTRONS = ElectronContamination(0.03, 1.3, 2.2, 65.0)
 BEAM = Beam("B", 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 1000.0)
 
 
-def on_axis(table):
-    pixels = np.diff(np.diff(table.integral, axis=0), axis=1)
-    middle = tuple(n // 2 for n in pixels.shape)
-    area = np.outer(np.diff(table.y_edges_mm), np.diff(table.x_edges_mm))
-    return (pixels / area)[middle]
-
-
 def in_air(model, side_mm):
-    return on_axis(blurred_fluence(open_field(half_x_mm=side_mm / 2, half_y_mm=side_mm / 2), model))
+    return on_axis_in_air(open_field(half_x_mm=side_mm / 2, half_y_mm=side_mm / 2), model)
+
+
+def extra_focal(field, model):
+    """Fluence by the middles of its pixels along x, at y = 0, and the whole of it."""
+    table = extra_focal_fluence(broad_fields([field])[0], model)
+    row = np.searchsorted(table.y_edges_mm, 0.0)
+    line = np.diff(table.integral[row + 1] - table.integral[row]) / np.diff(table.x_edges_mm) / 5.0
+    return (table.x_edges_mm[1:] + table.x_edges_mm[:-1]) / 2, line, table.integral[-1, -1]
 
 
 # ---- extra-focal source
@@ -57,16 +60,14 @@ def test_output_in_air_rises_with_the_field_because_of_the_extra_focal_source():
 
 def test_head_scatter_reaches_beyond_the_edge_as_far_as_the_aperture_lets_the_source_be_seen():
     # mutant: extra-focal image not magnified (m = 1)
-    model = replace(beam_model(sigma_mm=0.8), extra_focal=HEAD)
-    table = blurred_fluence(open_field(half_x_mm=50.0, half_y_mm=50.0), model)
+    model, field = replace(beam_model(sigma_mm=0.8), extra_focal=HEAD), open_field(half_x_mm=50.0, half_y_mm=50.0)
     scale = 1000.0 * (400.0 - 125.0) / (400.0 * (1000.0 - 125.0))
-    along = np.diff(table.integral[-1]) / np.diff(table.x_edges_mm)
-    middle = (table.x_edges_mm[1:] + table.x_edges_mm[:-1]) / 2
-    plateau = np.interp(0.0, middle, along)
-    assert 0.01 < np.interp(60.0, middle, along) / plateau < 0.08
+    x, line, whole = extra_focal(field, model)
+    assert 0.01 < np.interp(60.0, x, line) < 0.08
     # Energy: the primary's area, and the image of the aperture widened by 1/m on either side.
     reference = 0.92 + 0.08 * reference_share(HEAD, 1000.0)
-    assert table.integral[-1, -1] == pytest.approx(100.0**2 * (0.92 + 0.08 / scale**2) / reference, rel=4e-3)
+    assert primary_fluence(field, model).integral[-1, -1] == pytest.approx(100.0**2 * 0.92 / reference, rel=1e-3)
+    assert whole == pytest.approx(100.0**2 * 0.08 / scale**2 / reference, rel=0.03)
 
 
 def test_the_off_axis_factor_belongs_to_the_primary_photons_only():
@@ -74,19 +75,10 @@ def test_the_off_axis_factor_belongs_to_the_primary_photons_only():
     level = replace(beam_model(sigma_mm=0.8), extra_focal=HEAD)
     cone = replace(level, off_axis_radius_mm=np.array([0.0, 300.0]), off_axis_factor=np.array([1.0, 0.4]))
     field = open_field(half_x_mm=100.0, half_y_mm=100.0)
-    flat, peaked = blurred_fluence(field, level), blurred_fluence(field, cone)
-    primary = blurred_fluence(field, replace(level, extra_focal=replace(HEAD, fraction=1e-12)))
-    x = np.linspace(-80.5, 80.5, 24)
-    share = 0.92 / (0.92 + 0.08 * reference_share(HEAD, 1000.0))
-
-    def at(table):
-        row = np.searchsorted(table.y_edges_mm, 0.0)
-        line = np.diff(table.integral[row + 1] - table.integral[row])
-        middle = (table.x_edges_mm[1:] + table.x_edges_mm[:-1]) / 2
-        return np.interp(x, middle, line)
-
-    factor = 1 - 0.6 * np.abs(x) / 300
-    np.testing.assert_allclose(at(peaked) * factor - share * at(primary) * factor, at(flat) - share * at(primary), atol=2e-3)
+    (x, flat, _), (x_peaked, peaked, _) = extra_focal(field, level), extra_focal(field, cone)
+    near = np.abs(x_peaked) < 150.0
+    factor = 1 - 0.6 * np.hypot(x_peaked[near], 2.5) / 300
+    np.testing.assert_allclose(peaked[near] * factor, np.interp(x_peaked[near], x, flat), atol=1e-4)
 
 
 def test_a_point_source_without_head_keeps_the_map_to_the_last_bit():
@@ -95,7 +87,7 @@ def test_a_point_source_without_head_keeps_the_map_to_the_last_bit():
     assert (model.extra_focal, model.contamination) == (NO_EXTRA_FOCAL_SOURCE, NO_CONTAMINATION)
     assert np.all(model.softening_mu_ratio == 1)
     field = FluenceMap(BEAM, [-30.0, -7.0, 25.0], [-20.0, 11.0], [[0.3, 1.7]])
-    table = blurred_fluence(field, model)
+    table = primary_fluence(field, model)
     assert table.x_edges_mm.tolist() == [-30.0, -7.0, 25.0] and table.y_edges_mm.tolist() == [-20.0, 11.0]
     assert table.integral[-1].tolist() == np.cumsum([0.0, 0.3 * 713.0, 1.7 * 992.0]).tolist()
 
