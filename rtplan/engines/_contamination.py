@@ -11,17 +11,19 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import maximum_filter
 
-from kernels.contract import Backend, BeamTables, FluenceTable, fluence_table
+from kernels.contract import Backend, BeamGeometry, BeamTables, FluenceTable, GridGeometry, fluence_table
 from rtplan.domain.beams import FluenceMap, beam_frame
 from rtplan.domain.image import DensityImage
 from rtplan.domain.machine import BeamModel, ElectronContamination
 from rtplan.engines._beamline import beam_geometry, grid_geometry
-from rtplan.engines._source_model import EXTRA_REACH, REFERENCE_HALF_FIELD_MM, blurred, seen_on_axis, uniform_edges
+from rtplan.engines._source_model import REFERENCE_HALF_FIELD_MM, blurred, reach_mm, seen_on_axis, uniform_edges
 from rtplan.library.water import load_attenuation
 
 PIXEL_MM = 5.0
 DEPTH_STEP_CM = 0.05
+COARSER = 4
 _EVERYWHERE_MM = 1e4
 
 
@@ -37,14 +39,35 @@ def contamination_energy(
         return energy
     tables = contamination_tables(model)
     for one in fluence:
-        energy += backend.terma(
-            density.electron_density_rel,
-            grid=grid_geometry(density.grid),
-            beam=beam_geometry(beam_frame(one.beam)),
-            fluence=contamination_fluence(one, model.contamination),
-            tables=tables,
-        )[0]
+        beam, table = beam_geometry(beam_frame(one.beam)), contamination_fluence(one, model.contamination)
+        near = _near_the_surface(density, beam, table, model.contamination.range_cm, backend)
+        # No ray to a voxel within the range has passed one beyond it, so what lies deeper need not be there.
+        shell = np.where(near, density.electron_density_rel, np.float32(0))
+        energy += backend.terma(shell, grid=grid_geometry(density.grid), beam=beam, fluence=table, tables=tables)[0]
     return energy
+
+
+def _near_the_surface(
+    density: DensityImage, beam: BeamGeometry, fluence: FluenceTable, range_cm: float, backend: Backend
+) -> NDArray[np.bool_]:
+    """Voxels that the electrons may reach and some more, (z, y, x): by depths on a grid four times coarser."""
+    grid = density.grid
+    padding = [(0, -n % COARSER) for n in grid.shape_zyx]
+    padded = np.pad(density.electron_density_rel, padding)
+    n_z, n_y, n_x = (n // COARSER for n in padded.shape)
+    coarse = padded.reshape(n_z, COARSER, n_y, COARSER, n_x, COARSER).mean(axis=(1, 3, 5))
+    spacing = tuple(COARSER * s for s in grid.spacing_zyx_mm)
+    shift = [(COARSER - 1) / 2 * s for s in grid.spacing_zyx_mm[::-1]]
+    origin = tuple(o + d for o, d in zip(grid.origin_xyz_mm, shift, strict=True))
+    geometry = GridGeometry((n_z, n_y, n_x), (spacing[0], spacing[1], spacing[2]), (origin[0], origin[1], origin[2]))
+    # As far again as a coarse voxel is long, and its neighbours: the depth of its middle is not that of its corners.
+    deepest = range_cm + float(np.linalg.norm(spacing)) / 10.0
+    tables = BeamTables(deepest, np.array([[1.0, 1.0, 0.0]]), np.array([0.0, _EVERYWHERE_MM]), np.array([1.0, 1.0]))
+    found = backend.terma(coarse, grid=geometry, beam=beam, fluence=fluence, tables=tables)[0] > 0
+    wide: NDArray[np.bool_] = maximum_filter(found, size=3)
+    for axis in range(3):
+        wide = wide.repeat(COARSER, axis=axis)
+    return wide[: grid.shape_zyx[0], : grid.shape_zyx[1], : grid.shape_zyx[2]]
 
 
 def contamination_tables(model: BeamModel) -> BeamTables:
@@ -66,7 +89,8 @@ def surface_terma_per_cm(model: BeamModel) -> float:
 
 def contamination_fluence(fluence: FluenceMap, term: ElectronContamination) -> FluenceTable:
     """The map blurred by the electrons' spread, 1 a MU on the axis of a 10x10 cm² field."""
-    reach = EXTRA_REACH * term.sigma_mm
+    # Relative to TERMA, which is about twice the dose maximum; the share of the axis doubles in large fields.
+    reach = reach_mm(4 * term.amplitude, term.sigma_mm)
     x_edges = uniform_edges(fluence.x_edges_mm[0] - reach, fluence.x_edges_mm[-1] + reach, PIXEL_MM)
     y_edges = uniform_edges(fluence.y_edges_mm[0] - reach, fluence.y_edges_mm[-1] + reach, PIXEL_MM)
     spread = blurred(fluence, x_edges, y_edges, (term.sigma_mm, term.sigma_mm))

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
+from scipy.special import erf, ndtri
 
 from kernels.contract import FluenceTable, fluence_table
 from rtplan.domain.beams import FluenceMap
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 BLUR_PIXEL_MM = 1.0
 PRIMARY_REACH = 4.0  # standard deviations of the focal spot's shadow that a table extends beyond the map's edge
-EXTRA_REACH = 2.5  # the same for the extra-focal source: 0.6 % of a few per cent is left out
+NEGLIGIBLE = 3e-3  # of the axis: head scatter and electrons below it are left out beyond the field
 REFERENCE_HALF_FIELD_MM = 50.0  # 10x10 cm² at the isocentre plane
 
 
@@ -89,20 +89,26 @@ def blurred(fluence: FluenceMap, x_edges_mm: Floats, y_edges_mm: Floats, sigma_x
     return over_y @ fluence.fluence_mu @ over_x.T
 
 
+def reach_mm(share: float, sigma_mm: float) -> float:
+    """How far beyond a long edge a Gaussian term that makes up `share` of the axis falls to the negligible."""
+    return sigma_mm * max(0.0, float(-ndtri(NEGLIGIBLE / share))) if share > NEGLIGIBLE else 0.0
+
+
 def uniform_edges(low_mm: float, high_mm: float, pixel_mm: float) -> Floats:
     """Equal pixels of at most `pixel_mm` from `low_mm` to `high_mm`."""
     return np.linspace(low_mm, high_mm, int(np.ceil((high_mm - low_mm) / pixel_mm)) + 1)
 
 
 def _table_edges(edges_mm: Floats, sigma_mm: float, model: BeamModel, sad_mm: float) -> Floats:
-    """Pixels of about 1 mm that reach 4 sigma of the focal spot and 2.5 of the extra-focal source beyond the map."""
+    """Pixels of about 1 mm, 4 sigma of the focal spot beyond the map and as far as head scatter is not negligible."""
     low, high = edges_mm[0] - PRIMARY_REACH * sigma_mm, edges_mm[-1] + PRIMARY_REACH * sigma_mm
     if model.extra_focal.fraction > 0:
         scale, sigma = extra_focal_view(model.extra_focal, sad_mm)
+        reach = reach_mm(model.extra_focal.fraction, sigma)
         # Beyond the last radius that the model speaks of the head shields.
         end = float(model.off_axis_radius_mm[-1])
-        low = min(low, max((edges_mm[0] - EXTRA_REACH * sigma) / scale, -end))
-        high = max(high, min((edges_mm[-1] + EXTRA_REACH * sigma) / scale, end))
+        low = min(low, max((edges_mm[0] - reach) / scale, -end))
+        high = max(high, min((edges_mm[-1] + reach) / scale, end))
     return uniform_edges(float(low), float(high), BLUR_PIXEL_MM)
 
 
