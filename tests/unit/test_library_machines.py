@@ -128,7 +128,7 @@ def test_a_mistake_in_a_machine_names_file_and_field(tmp_path, name, old, new, f
         (tmp_path / original.name).write_bytes(original.read_bytes())
     assert check_machine(tmp_path, "6X").mlc.n_pairs == 60
     if field == "extra_focal":
-        edited(tmp_path, tmp_path / name, "  collimator_distance_mm: 400", "  collimator_distance_mm: 390")
+        edited(tmp_path, tmp_path / name, "  collimator_distance_mm: 500", "  collimator_distance_mm: 390")
     edited(tmp_path, tmp_path / name, old, new)
     with pytest.raises(LibraryInvalid) as caught:
         check_machine(tmp_path, "6X")
