@@ -21,6 +21,7 @@ from benchmarks.dose_profiles import profile_figures
 from benchmarks.egsnrc_cases import ReferenceField, case_paths, load_field, with_machine
 from benchmarks.failure_regions import RegionRow, failure_table
 from benchmarks.results_file import write_results
+from rtplan.domain.machine import BeamModel
 from rtplan.engines import collapsed_cone
 from rtplan.errors import RequestInvalid, RtplanError
 from rtplan.library.machines import load_machine
@@ -74,6 +75,22 @@ def chosen_paths(folder: Path, only: list[str] | None) -> list[Path]:
     return [p for p in paths if not only or p.stem in only]
 
 
+def of_machine(fields: list[ReferenceField], model: BeamModel) -> list[ReferenceField]:
+    """The fields of a machine's spectrum, from its beam; the others are left out, one printed line each.
+
+    Raises RequestInvalid where none is left.
+    """
+    kept: list[ReferenceField] = []
+    for field in fields:
+        try:
+            kept.append(with_machine(field, model))
+        except RequestInvalid as error:
+            print(f"{field.name:20s} left out: {error.found}")
+    if not kept:
+        raise RequestInvalid("BENCHMARK_SPECTRUM", "no case of this machine's spectrum", "one", "leave --machine out")
+    return kept
+
+
 def timed_dose(field: ReferenceField, device: str, quality: str) -> tuple[NDArray[np.float32], float]:
     """The engine's dose and its wall time in seconds. Raises BackendMissing."""
     start = time.perf_counter()
@@ -96,8 +113,7 @@ def replay_all(chosen: argparse.Namespace) -> dict[str, dict[str, object]]:
     """Every case in turn, one printed row each. All files are read before the first dose, so that a bad one stops all."""
     fields = [load_field(path, chosen.spacing_mm) for path in chosen_paths(chosen.cases, chosen.only)]
     if chosen.machine:
-        model = load_machine(chosen.machine).beam
-        fields = [with_machine(field, model) for field in fields]
+        fields = of_machine(fields, load_machine(chosen.machine).beam)
     timed_dose(fields[0], chosen.device, chosen.quality)  # compilation is no part of the times
     print(f"{'case':20s}" + "".join(f"{title:>9s}" for _, title in COLUMNS))
     rows: dict[str, dict[str, object]] = {}
