@@ -26,8 +26,8 @@ OPENING_DEG = 90.0
 class Beamlets:
     """Phantom, structures and beamlets of an influence matrix.
 
-    `beam` (n,) index into `gantry_deg`; `x_mm`, `y_mm` (n,) middles of square beamlets at the isocentre plane along beam X and
-    Y, ordered by beam, y, x.
+    `beam` (n,) index into `gantry_deg`; `x_mm`, `y_mm` (n,) middles of square beamlets at the isocentre plane along beam X
+    and Y, ordered by beam, y, x.
     """
 
     density: NDArray[np.float32]

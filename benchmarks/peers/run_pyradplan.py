@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from pyRadPlan.ct import CT
 from pyRadPlan.cst import create_cst, create_voi
+from pyRadPlan.ct import CT
 from pyRadPlan.dose.engines import PhotonPencilBeamSVDEngine
 from pyRadPlan.geometry import get_beam_rotation_matrix
 from pyRadPlan.stf import FieldShapeAsMask, SteeringInformation
@@ -25,6 +25,7 @@ from benchmarks.peers.phantom import Beamlets, OpenFields, first_beamlets, load_
 ENERGY_MV = 6.0
 MACHINE = "Generic"
 SHARP_EDGE_MM = 1.0  # the penumbra may not be zero
+WIDE_CUTOFF_MM = 150.0
 FIELD_RESOLUTION_MM = 0.5
 SKIN = 0.05  # relative density
 
@@ -144,7 +145,7 @@ def fields(phantom: OpenFields, sharp: bool, repeats: int) -> tuple[dict[str, ob
         own = engine(phantom, patient, body)
         if sharp:
             own.force_penumbra = SHARP_EDGE_MM
-            own.geometric_lateral_cutoff = 150.0
+            own.geometric_lateral_cutoff = WIDE_CUTOFF_MM
         result = own.calc_dose_forward(patient, structures, field_steering(phantom), None)
         return sitk.GetArrayFromImage(result["physical_dose"])
 
@@ -153,7 +154,9 @@ def fields(phantom: OpenFields, sharp: bool, repeats: int) -> tuple[dict[str, ob
     cost = first
     if repeats:
         dose, cost = fastest(calculate, repeats)
-    settings = "field-wise pencil beam, engine defaults" + (", penumbra 1 mm, cut-off 150 mm from the field" if sharp else "")
+    settings = "field-wise pencil beam, engine defaults"
+    if sharp:
+        settings += f", penumbra {SHARP_EDGE_MM:g} mm, cut-off {WIDE_CUTOFF_MM:g} mm from the field"
     return {**cost, "first_cpu_s": first["cpu_s"], "peak_memory_gib": peak_memory_gib(), "settings": settings}, dose
 
 
