@@ -1,9 +1,9 @@
 """How far engines are from Monte Carlo on slab phantoms, as far as that is fair to engines with beam data of their own.
 
 Every engine is scaled by ONE factor: its dose on the axis at 10 cm in water is made Monte Carlo's. What is left is depth
-dose, scatter and heterogeneity. Beam qualities still differ (pyRadPlan has its own generic 6 MV machine; PyDoseRT's kernel is
-chosen by the Monte Carlo beam's TPR20/10; rtplan takes its spectrum), so the effect of the inhomogeneity alone, the ratio of
-the axis dose in the slab to that in water, stands beside.
+dose, scatter and heterogeneity. Beam qualities still differ (pyRadPlan has its own generic 6 MV machine; PyDoseRT's kernel
+is chosen by the Monte Carlo beam's TPR20/10; rtplan takes its spectrum), so the effect of the inhomogeneity alone, the
+ratio of the axis dose in the slab to that in water, stands beside.
 """
 
 from __future__ import annotations
