@@ -12,7 +12,7 @@ import pytest
 from benchmarks import bench_peers
 from benchmarks.egsnrc_cases import ReferenceField
 from benchmarks.peers import accuracy, environments, phantom
-from benchmarks.peers.measure import thread_environment, timed
+from benchmarks.peers.measure import LIBRARY_VARIABLES, THREADS_VARIABLE, thread_environment, timed
 from benchmarks.peers.tables import ratios, table
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
@@ -66,7 +66,10 @@ def test_a_script_that_breaks_off_is_told_by_its_last_words(tmp_path):
 
 
 def test_the_same_threads_are_given_to_every_library():
-    assert set(thread_environment(2).values()) == {"2"}
+    # mutant: a library left to spin while it waits
+    given = thread_environment(2)
+    assert {given[name] for name in (THREADS_VARIABLE, *LIBRARY_VARIABLES)} == {"2"}
+    assert given["OMP_WAIT_POLICY"] == "PASSIVE"
     assert set(timed(lambda: None)[1]) == {"cpu_s", "wall_s"}
 
 
