@@ -37,11 +37,11 @@ class FilteredTarget:
 
 # Table 5 has for C2: 5.147 (6X), 6.226 (10X), 3.804 (15X).
 BEAMS = {
-    "6X": FilteredTarget(5.76, 1.222, 6.08, -1.186, 0.00881),
-    "6FFF": FilteredTarget(5.76, 1.222, 4.2, -1.186, 0.00881),
-    "10X": FilteredTarget(10.46, 0.702, 6.74, -1.285, 0.03891),
-    "10FFF": FilteredTarget(10.46, 0.702, 5.3, -1.285, 0.03891),
-    "15X": FilteredTarget(14.58, 4.614, 4.48, -1.060, 0.14034),
+    "6X": FilteredTarget(5.76, 1.222, 5.74, -1.186, 0.00881),
+    "6FFF": FilteredTarget(5.76, 1.222, 3.81, -1.186, 0.00881),
+    "10X": FilteredTarget(10.46, 0.702, 6.38, -1.285, 0.03891),
+    "10FFF": FilteredTarget(10.46, 0.702, 5.05, -1.285, 0.03891),
+    "15X": FilteredTarget(14.58, 4.614, 4.05, -1.060, 0.14034),
 }
 
 

@@ -34,6 +34,7 @@ def superpose(
     *,
     grid: GridGeometry,
     beams: Sequence[BeamGeometry],
+    phases: NDArray[np.float64],
     smallest_exponent_per_cm: float,
 ) -> NDArray[np.float32]:
     """Energy deposited per cm³ (z, y, x), collapsed cones along lines of voxels. See `kernels.contract`.
@@ -44,7 +45,7 @@ def superpose(
     if 2 * (max(grid.shape_zyx) + BLOCK) > PITCH:
         raise ValueError(f"grid {grid.shape_zyx}: at most {PITCH // 2 - BLOCK} voxels a side")
     total = np.zeros(grid.shape_zyx, dtype=np.float32)
-    steps = [line_steps(d, grid.shape_zyx, grid.spacing_zyx_mm) for d in directions]
+    steps = [line_steps(d, grid.shape_zyx, grid.spacing_zyx_mm, p) for d, p in zip(directions, phases, strict=True)]
     for axes in PLANE_ROW_COLUMN:
         chosen = [k for k, s in enumerate(steps) if s.axes == axes]
         if not chosen:

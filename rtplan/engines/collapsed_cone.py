@@ -6,6 +6,7 @@ Dose to MEDIUM: the energy deposited in a voxel over the voxel's mass. A voxel o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,8 @@ from rtplan.engines._source_model import primary_fluence
 from rtplan.engines._validity import refuse_bad_beamlets, refuse_bad_dose, refuse_bad_input
 
 DIRECTIONS = {"final": 170, "standard": 86, "quick": 50}
-EXTRA_FOCAL_DIRECTIONS = 50  # enough for a few per cent of the dose, smooth
+# Where along a line it steps aside: a final dose has every cone twice, half as strong, stepping half a voxel apart.
+PHASES = {"final": (0.25, 0.75), "standard": (0.5,), "quick": (0.5,)}
 RELEASED_AT_ONCE = 3e8  # values of released energy, 4 bytes each, of the beams that share a sweep
 
 
@@ -54,7 +56,7 @@ class CollapsedCone:
         `quality` "final" uses 170 cones, "standard" 86, "quick" 50. Raises BackendMissing.
         """
         refuse_bad_input(density, fluence, model)
-        energy = _energy_per_cc(density, fluence, model, load_backend(backend), DIRECTIONS[quality])
+        energy = _energy_per_cc(density, fluence, model, load_backend(backend), cones_of(quality))
         scale = GY_PER_MEV_PER_G * model.energy_fluence_per_mu_mev_cm2
         mass = density.mass_density_g_cm3
         dose_gy = np.zeros_like(energy)
@@ -77,16 +79,29 @@ class CollapsedCone:
         return near_field_columns(density, beamlets, model, voxel_index, backend=backend, progress=progress)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Cones:
+    """Directions (K, 3) of the cones, and the phases at which each of them is walked."""
+
+    directions: NDArray[np.float64]
+    phases: tuple[float, ...]
+
+
+def cones_of(quality: str) -> Cones:
+    """The cones of a quality. Raises KeyError for one that is not known."""
+    return Cones(direction_set(DIRECTIONS[quality]), PHASES[quality])
+
+
 def _energy_per_cc(
-    density: DensityImage, fluence: Sequence[FluenceMap], model: BeamModel, kernels: Backend, n_directions: int
+    density: DensityImage, fluence: Sequence[FluenceMap], model: BeamModel, kernels: Backend, cones: Cones
 ) -> NDArray[np.float32]:
     """Energy deposited per cm³ by all beams, per MeV/cm² of energy fluence a MU: cm⁻¹ MU."""
     energy = contamination_energy(density, fluence, model, kernels)
-    energy += _photons(density, [(f.beam, primary_fluence(f, model)) for f in fluence], model, kernels, n_directions)
+    energy += _photons(density, [(f.beam, primary_fluence(f, model)) for f in fluence], model, kernels, cones)
     if model.extra_focal.fraction > 0:
         coarse = coarse_image(density)
         fields = [(field.beam, extra_focal_fluence(field, model)) for field in broad_fields(fluence)]
-        energy += on_fine_grid(_photons(coarse, fields, model, kernels, EXTRA_FOCAL_DIRECTIONS), coarse, density)
+        energy += on_fine_grid(_photons(coarse, fields, model, kernels, cones_of("quick")), coarse, density)
     return energy
 
 
@@ -95,7 +110,7 @@ def _photons(
     fields: Sequence[tuple[Beam, FluenceTable]],
     model: BeamModel,
     kernels: Backend,
-    n_directions: int,
+    cones: Cones,
 ) -> NDArray[np.float32]:
     """Energy deposited per cm³ by photons of given fluences.
 
@@ -107,7 +122,7 @@ def _photons(
     for number, source in enumerate(sources, start=1):
         batch.append(source)
         if number == len(sources) or sum(one.released.energy.size for one in batch) > RELEASED_AT_ONCE:
-            _deposit(density, batch, model, kernels, n_directions, energy)
+            _deposit(density, batch, model, kernels, cones, energy)
             batch.clear()
     return energy
 
@@ -136,23 +151,24 @@ def _deposit(
     sources: Sequence[Source],
     model: BeamModel,
     kernels: Backend,
-    n_directions: int,
+    cones: Cones,
     energy: NDArray[np.float32],
 ) -> None:
     """Adds what some sources deposit: along the cones and on the spot."""
-    directions = direction_set(n_directions)
     lines = [beamline(source.beam, model) for source in sources]
-    cones = [
-        cone_kernels(line.kernels.per_sr, line.theta_edges_rad, directions, line.geometry.axes, source.max_slope)
+    shares = [
+        cone_kernels(line.kernels.per_sr, line.theta_edges_rad, cones.directions, line.geometry.axes, source.max_slope)
         for line, source in zip(lines, sources, strict=True)
     ]
+    n_phases = len(cones.phases)
     energy += kernels.superpose(
         density.electron_density_rel,
         [source.released for source in sources],
-        np.stack(cones),
-        directions,
+        np.tile(np.stack(shares) / np.float32(n_phases), (1, n_phases, 1, 1)),
+        np.tile(cones.directions, (n_phases, 1)),
         grid=grid_geometry(density.grid),
         beams=[line.geometry for line in lines],
+        phases=np.repeat(cones.phases, len(cones.directions)),
         smallest_exponent_per_cm=lines[0].smallest_exponent_per_cm,
     )
     local = lines[0].kernels.local.astype(np.float32)
