@@ -1,7 +1,7 @@
 """Ceilings of this machine that benchmark figures are held against: python -m benchmarks.roofline
 
-Bytes count once for reading and once for writing. Rates are by each thread's own processor time, the threads running at once,
-best of several short runs: so other work on the machine disturbs them little.
+Bytes count once for reading and once for writing. Rates are by each thread's own processor time, the threads running at
+once, best of several short runs: so other work on the machine disturbs them little.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kernels.column_data import BeamletSources, Columns, ConeLines, columns_of
 
 
 def split_field(
@@ -40,77 +42,86 @@ def split_field(
 
 
 def deposit_columns(
-    source_start: NDArray[np.int64],
-    source_voxel: NDArray[np.int64],
-    source_energy: NDArray[np.float32],
-    source_kernel: NDArray[np.uint8],
     density_rel: NDArray[np.float32],
+    released: NDArray[np.float32],
+    sources: BeamletSources,
+    cone_kernels: NDArray[np.float32],
+    local: NDArray[np.float32],
+    exponents_per_cm: NDArray[np.float32],
+    lines: ConeLines,
+    reach_cm: NDArray[np.float32],
     dose_per_energy: NDArray[np.float32],
     row_of: NDArray[np.int32],
-    offset_zyx: NDArray[np.int16],
-    step_cm: NDArray[np.float32],
-    cumulative: NDArray[np.float32],
-    reach: NDArray[np.int64],
-    table_step_cm: float,
     threshold: float,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint16], NDArray[np.float32]]:
-    """Columns of the influence matrix. Returns start, row, level, scale."""
-    start, rows, levels, scales = [0], [], [], []
-    for j in range(len(source_start) - 1):
-        part = slice(source_start[j], source_start[j + 1])
-        energy = _column(
-            source_voxel[part],
-            source_energy[part],
-            source_kernel[part],
-            density_rel,
-            offset_zyx,
-            step_cm,
-            cumulative,
-            reach,
-            table_step_cm,
-        )
-        dose = np.where(row_of >= 0, energy.reshape(-1) * dose_per_energy, 0.0)
-        kept = np.flatnonzero((dose > threshold * dose.max()) & (dose > 0))
-        scales.append(dose.max() / 65535.0)
-        rows.append(row_of[kept])
-        levels.append(np.rint(dose[kept] / scales[-1]))
-        start.append(start[-1] + len(kept))
-    return (
-        np.array(start, np.int64),
-        np.concatenate(rows).astype(np.int32),
-        np.concatenate(levels).astype(np.uint16),
-        np.array(scales, np.float32),
-    )
+) -> Columns:
+    """Columns of the influence matrix."""
+    groups = released.reshape(len(released), -1).astype(np.float64)
+    rows, values = [], []
+    for first, last in pairwise(sources.block):
+        share = np.zeros((last - first, density_rel.size))
+        for j in range(first, last):
+            own = slice(sources.start[j], sources.start[j + 1])
+            share[j - first, sources.voxel[own]] = sources.fraction[own]
+        energy = share * (local @ groups)
+        for k in range(len(reach_cm)):
+            # (lane, i, voxel): what every beamlet releases into this cone
+            into = np.einsum("lgi,gv,lv->liv", cone_kernels[first:last, k].astype(np.float64), groups, share)
+            _cone(into, np.asarray(density_rel, np.float64), exponents_per_cm, lines, k, float(reach_cm[k]), energy)
+        for dose in energy * dose_per_energy.reshape(-1):
+            dose[row_of < 0] = 0.0
+            kept = np.flatnonzero(dose > threshold * dose.max(initial=0.0))
+            rows.append(row_of[kept].astype(np.int64))
+            values.append(dose[kept])
+    return columns_of(rows, values)
 
 
-def _column(
-    source_voxel: NDArray[np.int64],
-    source_energy: NDArray[np.float32],
-    source_kernel: NDArray[np.uint8],
-    density_rel: NDArray[np.float32],
-    offset_zyx: NDArray[np.int16],
-    step_cm: NDArray[np.float32],
-    cumulative: NDArray[np.float32],
-    reach: NDArray[np.int64],
-    table_step_cm: float,
-) -> NDArray[np.float64]:
-    """Energy that one beamlet deposits in each voxel, (z, y, x)."""
-    energy = np.zeros(density_rel.shape)
-    last = cumulative.shape[2] - 1
-    for voxel, released, kernel in zip(source_voxel, source_energy, source_kernel, strict=True):
-        home = np.array(np.unravel_index(voxel, density_rel.shape))
-        for k in range(len(step_cm)):
-            path, before = 0.0, 0.0
-            for n in range(offset_zyx.shape[1]):
-                at = tuple(home + offset_zyx[k, n])
-                if min(at) < 0 or any(a >= m for a, m in zip(at, density_rel.shape, strict=True)):
-                    break
-                # Half a voxel: the source sits at the centre of its own voxel.
-                path += float(density_rel[at]) * float(step_cm[k]) * (0.5 if n == 0 else 1.0)
-                place = path / table_step_cm
-                if int(place) >= reach[k]:
-                    break
-                after = float(np.interp(place, np.arange(last + 1), cumulative[kernel, k]))
-                energy[at] += float(released) * (after - before)
-                before = after
-    return energy
+def _cone(
+    into: NDArray[np.float64],
+    density: NDArray[np.float64],
+    exponents_per_cm: NDArray[np.float32],
+    lines: ConeLines,
+    k: int,
+    reach_cm: float,
+    energy: NDArray[np.float64],
+) -> None:
+    """Adds the energy that cone k of one block deposits, (lane, voxel), line by line."""
+    places = np.arange(density.size).reshape(density.shape).transpose(lines.axes[k])
+    places = places if lines.forward[k] else places[::-1]
+    n_planes, n_rows, n_columns = places.shape
+    row_shift, column_shift = lines.row_shift[k, :n_planes], lines.column_shift[k, :n_planes]
+    source = (into != 0).any(axis=(0, 1))
+    for row in range(-max(row_shift.max(), 0), n_rows - min(row_shift.min(), 0)):
+        for column in range(-max(column_shift.max(), 0), n_columns - min(column_shift.min(), 0)):
+            r, c = row + row_shift, column + column_shift
+            n = np.flatnonzero((r >= 0) & (r < n_rows) & (c >= 0) & (c < n_columns))
+            voxels = places[n, r[n], c[n]]
+            if source[voxels].any():
+                _along_line(into, voxels, source, density, exponents_per_cm, float(lines.step_cm[k]), reach_cm, energy)
+
+
+def _along_line(
+    into: NDArray[np.float64],
+    voxels: NDArray[np.int64],
+    source: NDArray[np.bool_],
+    density: NDArray[np.float64],
+    exponents_per_cm: NDArray[np.float32],
+    step_cm: float,
+    reach_cm: float,
+    energy: NDArray[np.float64],
+) -> None:
+    """The recursion of `superpose` along one line, until `reach_cm` beyond its last source."""
+    lit = np.flatnonzero(source[voxels])
+    state, beyond = np.zeros(into.shape[:2]), 0.0
+    for n in range(lit[0], len(voxels)):
+        path = float(density.reshape(-1)[voxels[n]]) * step_cm
+        if n > lit[-1]:
+            if beyond > reach_cm:
+                return
+            beyond += path
+        y = exponents_per_cm.astype(np.float64) * path
+        lost = -np.expm1(-y)
+        kept = 1.0 - np.divide(lost, y, out=np.ones_like(y), where=y > 0)
+        new = into[:, :, voxels[n]]
+        left = state * lost + new * kept
+        energy[:, voxels[n]] += left.sum(axis=1)
+        state += new - left
