@@ -42,11 +42,25 @@ class ConeLines:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ConeKernels:
+    """What beamlets send into the cones, for rays of H hardnesses along each beamlet's own axis.
+
+    `per_cone` (n, K, H, I) is the part of the released energy in component i, `local` (H,) the part deposited on the spot,
+    `exponents_per_cm` (I,); a line is left `reach_cm` (K,) of radiological path beyond its last source.
+    """
+
+    per_cone: NDArray[np.float32]
+    local: NDArray[np.float32]
+    exponents_per_cm: NDArray[np.float64]
+    reach_cm: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Columns:
     """A sparse non-negative matrix by columns, as runs of neighbouring rows: value = `scale`[j] · level.
 
-    Column j has runs `run_start`[j] to `run_start`[j + 1] and levels `level_start`[j] to `level_start`[j + 1]. A run begins in
-    row `run_row` and takes the next `run_length` levels. Rows ascend in a column; stored levels may be 0.
+    Column j has runs `run_start`[j] to `run_start`[j + 1] and levels `level_start`[j] to `level_start`[j + 1]. A run begins
+    in row `run_row` and takes the next `run_length` levels. Rows ascend in a column; stored levels may be 0.
     """
 
     run_start: NDArray[np.int64]

@@ -13,49 +13,46 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.column_data import BeamletSources, Columns, ConeLines
+from kernels.column_data import BeamletSources, Columns, ConeKernels, ConeLines
 
-LANES = 16  # beamlets of a block at most: single-precision numbers in the widest vector
+LANES = 16  # beamlets of a block at most: single-precision numbers in a vector
 COMPONENTS = 9  # fixed, so that the compiler keeps a lane's components in registers
 BRIDGED = 3  # rows left out between two runs that cost less as zeros than a new run
 _ZERO, _ONE = np.float32(0), np.float32(1)
 _HALF, _THIRD, _QUARTER, _FIFTH, _SIXTH = (np.float32(1 / n) for n in (2, 3, 4, 5, 6))
-_HALVINGS = 5
 
 
 def deposit_columns(
     density_rel: NDArray[np.float32],
     released: NDArray[np.float32],
+    hardness: NDArray[np.uint8],
     sources: BeamletSources,
-    cone_kernels: NDArray[np.float32],
-    local: NDArray[np.float32],
-    exponents_per_cm: NDArray[np.float32],
+    kernels: ConeKernels,
     lines: ConeLines,
-    reach_cm: NDArray[np.float32],
     dose_per_energy: NDArray[np.float32],
     row_of: NDArray[np.int32],
     threshold: float,
 ) -> Columns:
     """Columns of the influence matrix. See `kernels.contract`.
 
-    Raises ValueError for more than 9 components or blocks of more than 16 beamlets.
+    Raises ValueError for more than 9 components, exponents in another ratio than 2 or 3, or blocks of more than 8 beamlets.
     """
-    n, n_cones, n_groups, n_comp = cone_kernels.shape
-    if n_comp > COMPONENTS or np.diff(sources.block).max() > LANES:
+    n_comp, largest = len(kernels.exponents_per_cm), int(np.diff(sources.block).max())
+    ratio = round(float(kernels.exponents_per_cm[1] / kernels.exponents_per_cm[0])) if n_comp > 1 else 2
+    if n_comp > COMPONENTS or ratio not in (2, 3) or largest > LANES:
         raise ValueError(
-            f"{n_comp} components and blocks of {np.diff(sources.block).max()}: at most {COMPONENTS} and {LANES}"
+            f"{n_comp} components in ratio {ratio}, blocks of {largest}: at most {COMPONENTS}, 2 or 3, at most {LANES}"
         )
-    kernels = np.zeros((n, n_cones, n_groups, COMPONENTS), np.float32)
-    kernels[..., :n_comp] = cone_kernels
-    exponents = np.concatenate([exponents_per_cm, np.zeros(COMPONENTS - n_comp)]).astype(np.float32)
+    per_cone = np.zeros((*kernels.per_cone.shape[:3], COMPONENTS), np.float32)
+    per_cone[..., :n_comp] = kernels.per_cone
     arrays = _deposit(
         np.ascontiguousarray(density_rel, np.float32),
-        np.ascontiguousarray(released.reshape(n_groups, -1), np.float32),
+        released.reshape(-1),
+        hardness.reshape(-1),
         (sources.start, sources.voxel, sources.fraction, sources.block),
-        kernels,
-        local.astype(np.float32),
-        exponents,
-        (lines.axes, lines.forward, lines.row_shift, lines.column_shift, lines.step_cm, reach_cm.astype(np.float32)),
+        (per_cone, kernels.local),
+        (np.float32(kernels.exponents_per_cm[0]), ratio),
+        (lines.axes, lines.forward, lines.row_shift, lines.column_shift, lines.step_cm, kernels.reach_cm),
         dose_per_energy.reshape(-1),
         row_of,
         np.float32(threshold),
@@ -74,22 +71,19 @@ def _grown(array, needed):
 
 
 @numba.njit(nogil=True, cache=True)
-def _deposit(density, released, sources, kernels, local, exponents, lines, per_energy, row_of, threshold):
+def _deposit(density, released, hardness, sources, kernels, exponents, lines, per_energy, row_of, threshold):
     """All blocks, one after another."""
     start, voxel, fraction, block = sources
     n = len(start) - 1
-    size, n_groups, n_cones = density.size, len(released), kernels.shape[1]
-    slot_of = np.full(size, -1, np.int32)
-    slot_voxel = np.empty(size, np.int32)
-    energy = np.empty(size * LANES, np.float32)  # memory is taken only where it is touched
+    slot_of = np.full(density.size, -1, np.int32)
+    slot_voxel = np.empty(density.size, np.int32)
+    energy = np.empty(density.size * LANES, np.float32)  # memory is taken only where it is touched
     most = 0
     for b in range(len(block) - 1):
         most = max(most, start[block[b + 1]] - start[block[b]])
-    share, source_released = np.empty(most * LANES, np.float32), np.empty((most, n_groups), np.float32)
-    zyx = np.empty((most, 3), np.int32)
-    side = 2 * max(density.shape) + 2
-    scratch = _scratch(side, most)
-    cone = np.zeros((n_groups, COMPONENTS * LANES), np.float32)
+    share, bins, zyx = np.empty(most * LANES, np.float32), np.empty(most, np.uint8), np.empty((most, 3), np.int32)
+    scratch = _scratch(2 * max(density.shape) + 2, most)
+    cone = np.zeros((kernels[0].shape[2], COMPONENTS * LANES), np.float32)
     out = (
         np.zeros(n + 1, np.int64),
         np.zeros(n + 1, np.int64),
@@ -102,23 +96,20 @@ def _deposit(density, released, sources, kernels, local, exponents, lines, per_e
         first, last = block[b], block[b + 1]
         n_sources = _place_sources(start, voxel, fraction, first, last, slot_of, slot_voxel, share, zyx, density.shape)
         for s in range(n_sources):
-            here = _ZERO
-            for g in range(n_groups):
-                source_released[s, g] = released[g, slot_voxel[s]]
-                here += source_released[s, g] * local[g]
+            total, bins[s] = released[slot_voxel[s]], hardness[slot_voxel[s]]
             for lane in range(LANES):
-                energy[s * LANES + lane] = share[s * LANES + lane] * here
+                share[s * LANES + lane] *= total
+                energy[s * LANES + lane] = share[s * LANES + lane] * kernels[1][bins[s]]
+        block_sources = (zyx[:n_sources], bins[:n_sources], share)
+        places = (slot_of, slot_voxel, energy)
         n_slots = n_sources
-        for k in range(n_cones):
-            cone[:] = _ZERO
+        for k in range(len(lines[0])):
             for lane in range(last - first):
-                for g in range(n_groups):
+                for h in range(len(cone)):
                     for i in range(COMPONENTS):
-                        cone[g, i * LANES + lane] = kernels[first + lane, k, g, i]
-            n_slots = _cone(
-                k, lines, density, cone, exponents, zyx, n_sources, n_slots, share, source_released, slot_of, slot_voxel, energy,
-                scratch,
-            )  # fmt: skip
+                        cone[h, i * LANES + lane] = kernels[0][first + lane, k, h, i]
+            n_slots = _cone(k, lines, density, cone, exponents, block_sources, places, n_slots, scratch)
+        cone[:] = _ZERO
         out = _emit(first, last, n_slots, slot_of, slot_voxel, energy, per_energy, row_of, threshold, out)
         for s in range(n_slots):
             slot_of[slot_voxel[s]] = -1
@@ -134,9 +125,8 @@ def _scratch(side, most):
         np.empty((most, 4), np.int32),
         np.empty(side, np.int32),
         np.empty(side, np.float32),
-        np.empty((COMPONENTS, side), np.float32),
-        np.empty((COMPONENTS, side), np.float32),
-        np.empty(2 * COMPONENTS * LANES, np.float32),
+        np.empty((side, 2 * COMPONENTS), np.float32),
+        np.empty(COMPONENTS * LANES, np.float32),
     )
 
 
@@ -160,16 +150,16 @@ def _place_sources(start, voxel, fraction, first, last, slot_of, slot_voxel, sha
 
 
 @numba.njit(nogil=True, cache=True)
-def _cone(
-    k, lines, density, cone, exponents, zyx, n_sources, n_slots, share, released, slot_of, slot_voxel, energy, scratch
-):
+def _cone(k, lines, density, cone, exponents, sources, places, n_slots, scratch):
     """Deposits what all sources of a block send into direction k; returns the number of slots then in use."""
     axes, forward, row_shift, column_shift, step_cm, reach_cm = lines
-    line_of, found, slots, path, lost, kept, work = scratch
+    line_of, found, slots, path, terms, work = scratch
+    zyx, bins, share = sources
+    slot_of, slot_voxel, energy = places
     shape = density.shape
     strides = (shape[1] * shape[2], shape[2], 1)
     a, b, c = axes[k, 0], axes[k, 1], axes[k, 2]
-    n_lines = _find_lines(zyx, n_sources, (a, b, c), shape[a], forward[k], row_shift[k], column_shift[k], line_of, found)
+    n_lines = _find_lines(zyx, (a, b, c), shape[a], forward[k], row_shift[k], column_shift[k], line_of, found)
     flat = density.reshape(-1)
     for i in range(n_lines):
         row, column, n, last = found[i, 0], found[i, 1], found[i, 2], found[i, 3]
@@ -195,19 +185,19 @@ def _cone(
                 n_slots += 1
             slots[count], path[count] = slot, along
             count += 1
-        _path_terms(exponents, path[:count], lost, kept)
-        _along_line(slots[:count], n_sources, lost, kept, cone, share, released, work, energy)
+        _path_terms(exponents[0], exponents[1], path[:count], terms)
+        _along_line(slots[:count], bins, terms, cone, share, work, energy)
     return n_slots
 
 
 @numba.njit(nogil=True, cache=True)
-def _find_lines(zyx, n_sources, axes, n_planes, forward, row_shift, column_shift, line_of, found):
+def _find_lines(zyx, axes, n_planes, forward, row_shift, column_shift, line_of, found):
     """Lines of one direction that hold sources: row and column where they would start, first and last step with a source."""
     a, b, c = axes
     # Lines that start outside the grid come before its first row and column.
     above, left = max(row_shift[n_planes - 1], 0), max(column_shift[n_planes - 1], 0)
     n = 0
-    for s in range(n_sources):
+    for s in range(len(zyx)):
         step = zyx[s, a] if forward else n_planes - 1 - zyx[s, a]
         row, column = zyx[s, b] - row_shift[step], zyx[s, c] - column_shift[step]
         i = line_of[row + above, column + left]
@@ -223,57 +213,51 @@ def _find_lines(zyx, n_sources, axes, n_planes, forward, row_shift, column_shift
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
-def _path_terms(exponents, path, lost, kept):
-    """Per component and voxel of a line: m = 1 - e^-y deposited of what arrives, q = 1 - m / y of what is released there.
+def _path_terms(smallest, ratio, path, terms):
+    """Per component and voxel of a line: m = 1 - e^-y deposited of what arrives, then q = 1 - m / y of what is released there.
 
-    m from the series of y / 32 by m(2y) = m (2 - m); beyond y = 64 nothing is left anyway.
+    By their series for the smallest exponent; from one to the next, which is 2 or 3 times as large, by
+    m(2y) = m (2 - m), q(2y) = q + m (1 - q) / 2; m(3y) = m (3 - 3 m + m²), q(3y) = q + (1 - q) (m - m² / 3).
     """
-    for i in range(COMPONENTS):
-        m_of, q_of = lost[i], kept[i]
-        for n in range(len(path)):
-            y = min(exponents[i] * path[n], np.float32(64))
-            z = y * np.float32(1 / 32)
-            m = z * (
-                _ONE - _HALF * z * (_ONE - _THIRD * z * (_ONE - _QUARTER * z * (_ONE - _FIFTH * z * (_ONE - _SIXTH * z))))
-            )
-            for _ in range(_HALVINGS):
-                m = m * (np.float32(2) - m)
-            small = _HALF * y * (_ONE - _THIRD * y * (_ONE - _QUARTER * y * (_ONE - _FIFTH * y * (_ONE - _SIXTH * y))))
-            m_of[n] = m
-            q_of[n] = small if y < np.float32(0.1) else _ONE - m / y
+    for n in range(len(path)):
+        y = smallest * path[n]
+        m = y * (_ONE - _HALF * y * (_ONE - _THIRD * y * (_ONE - _QUARTER * y * (_ONE - _FIFTH * y * (_ONE - _SIXTH * y)))))
+        q = _HALF * y * (_ONE - _THIRD * y * (_ONE - _QUARTER * y * (_ONE - _FIFTH * y * (_ONE - _SIXTH * y))))
+        for i in range(COMPONENTS):
+            terms[n, i], terms[n, COMPONENTS + i] = m, q
+            if ratio == 2:
+                q += _HALF * m * (_ONE - q)
+                m *= np.float32(2) - m
+            else:
+                q += (_ONE - q) * (m - _THIRD * m * m)
+                m *= np.float32(3) - np.float32(3) * m + m * m
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
-def _along_line(slots, n_sources, lost, kept, cone, share, released, work, energy):
-    """The recursion of all beamlets along one line. `work` holds what is on its way, then the cone's kernel at a source."""
-    half = COMPONENTS * LANES
-    work[:half] = _ZERO
+def _along_line(slots, bins, terms, cone, share, state, energy):
+    """The recursion of all beamlets along one line; `state` (component, lane) is what is on its way."""
+    state[:] = _ZERO
     for n in range(len(slots)):
         slot = slots[n]
-        here = energy[slot * LANES : (slot + 1) * LANES]
-        if slot >= n_sources:
+        here, term = energy[slot * LANES : (slot + 1) * LANES], terms[n]
+        if slot >= len(bins):
             for lane in range(LANES):
                 deposit = _ZERO
                 for i in range(COMPONENTS):
-                    arriving = work[i * LANES + lane]
-                    left = arriving * lost[i, n]
+                    arriving = state[i * LANES + lane]
+                    left = arriving * term[i]
                     deposit += left
-                    work[i * LANES + lane] = arriving - left
+                    state[i * LANES + lane] = arriving - left
                 here[lane] += deposit
             continue
-        part = share[slot * LANES : (slot + 1) * LANES]
-        work[half:] = _ZERO
-        for g in range(len(cone)):
-            group = released[slot, g]
-            for x in range(half):
-                work[half + x] += group * cone[g, x]
+        part, kernel = share[slot * LANES : (slot + 1) * LANES], cone[bins[slot]]
         for lane in range(LANES):
             deposit = _ZERO
             for i in range(COMPONENTS):
-                arriving, new = work[i * LANES + lane], part[lane] * work[half + i * LANES + lane]
-                left = arriving * lost[i, n] + new * kept[i, n]
+                arriving, new = state[i * LANES + lane], part[lane] * kernel[i * LANES + lane]
+                left = arriving * term[i] + new * term[COMPONENTS + i]
                 deposit += left
-                work[i * LANES + lane] = arriving + (new - left)
+                state[i * LANES + lane] = arriving + (new - left)
             here[lane] += deposit
 
 
@@ -281,25 +265,25 @@ def _along_line(slots, n_sources, lost, kept, cone, share, released, work, energ
 def _emit(first, last, n_slots, slot_of, slot_voxel, energy, per_energy, row_of, threshold, out):
     """Appends a block's columns: dose above the threshold, in runs of neighbouring rows."""
     run_start, level_start, run_row, run_length, level, scale = out
-    n_lanes = last - first
-    order, largest = _to_dose(n_slots, slot_of, slot_voxel, energy, per_energy, row_of)
-    for lane in range(n_lanes):
+    dose, rows = _to_dose(n_slots, slot_of, slot_voxel, energy, per_energy, row_of, threshold)
+    for lane in range(last - first):
         j = first + lane
-        scale[j] = largest[lane] / np.float32(65535.0)
-        limit = max(np.float32(threshold) * largest[lane], np.float32(1e-30))
-        inverse = np.float32(65535.0) / max(largest[lane], np.float32(1e-30))
+        values = dose[lane]
+        largest = values.max() if len(rows) else _ZERO
+        scale[j] = largest / np.float32(65535.0)
+        limit = max(np.float32(threshold) * largest, np.float32(1e-30))
+        inverse = np.float32(65535.0) / max(largest, np.float32(1e-30))
         runs, levels = run_start[j], level_start[j]
-        run_row, run_length = _grown(run_row, runs + len(order)), _grown(run_length, runs + len(order))
-        level = _grown(level, levels + (BRIDGED + 1) * len(order))
+        run_row, run_length = _grown(run_row, runs + len(rows)), _grown(run_length, runs + len(rows))
+        level = _grown(level, levels + (BRIDGED + 1) * len(rows))
         following, length = -(1 << 30), 0
-        for e in range(len(order)):
-            value = energy[order[e] * LANES + lane]
+        for e in range(len(rows)):
+            value = values[e]
             if value <= limit:
                 continue
-            row = row_of[slot_voxel[order[e]]]
-            gap = row - following
+            gap = rows[e] - following
             if gap > BRIDGED or length + gap >= 65535:
-                run_row[runs] = row
+                run_row[runs] = rows[e]
                 runs, length, gap = runs + 1, 0, 0
             for _ in range(gap):
                 level[levels] = 0
@@ -308,30 +292,38 @@ def _emit(first, last, n_slots, slot_of, slot_voxel, energy, per_energy, row_of,
             levels += 1
             length += gap + 1
             run_length[runs - 1] = length
-            following = row + 1
+            following = rows[e] + 1
         run_start[j + 1], level_start[j + 1] = runs, levels
     return run_start, level_start, run_row, run_length, level, scale
 
 
 @numba.njit(nogil=True, cache=True)
-def _to_dose(n_slots, slot_of, slot_voxel, energy, per_energy, row_of):
-    """Energy to dose in place; returns the slots of voxels that have a row, by row, and each lane's largest dose."""
+def _to_dose(n_slots, slot_of, slot_voxel, energy, per_energy, row_of, threshold):
+    """Dose (lane, n) and rows (n,), ascending, of those voxels in which some lane may be above its threshold."""
     lowest, highest = len(slot_of), -1
-    for s in range(n_slots):
-        lowest, highest = min(lowest, slot_voxel[s]), max(highest, slot_voxel[s])
-    order, n = np.empty(n_slots, np.int32), 0
     largest = np.zeros(LANES, np.float32)
+    for s in range(n_slots):
+        v = slot_voxel[s]
+        lowest, highest = min(lowest, v), max(highest, v)
+        factor = per_energy[v] if row_of[v] >= 0 else _ZERO
+        for lane in range(LANES):
+            value = energy[s * LANES + lane] * factor
+            energy[s * LANES + lane] = value
+            largest[lane] = max(largest[lane], value)
+    dose, rows, n = np.empty((LANES, n_slots), np.float32), np.empty(n_slots, np.int32), 0
     for v in range(lowest, highest + 1):
         slot = slot_of[v]
         if slot < 0 or row_of[v] < 0:
             continue
-        order[n] = slot
-        n += 1
+        some = False
         for lane in range(LANES):
-            dose = energy[slot * LANES + lane] * per_energy[v]
-            energy[slot * LANES + lane] = dose
-            largest[lane] = max(largest[lane], dose)
-    return order[:n], largest
+            some |= energy[slot * LANES + lane] > threshold * largest[lane]
+        if some:
+            rows[n] = row_of[v]
+            for lane in range(LANES):
+                dose[lane, n] = energy[slot * LANES + lane]
+            n += 1
+    return dose[:, :n], rows[:n]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.column_data import BeamletSources, Columns, ConeLines, cone_lines, joined
+from kernels.column_data import BeamletSources, Columns, ConeKernels, ConeLines, cone_lines, joined
 from kernels.cones import N_TERMS, cone_kernels, tilt_terms
 from kernels.contract import Backend, fluence_table
 from rtplan.domain.arrays import frozen
@@ -28,9 +28,10 @@ THRESHOLD = 5e-4  # of a column's largest value: smaller entries are left out
 DIRECTIONS = 86
 NEGLIGIBLE_REST = 3e-4  # of the energy of all cones: with so little left a cone is followed no further
 _REACH_STEP_CM = 0.02
+_HARDNESS_STEP_CM = 3.0
 _SUB = 3  # points along each side of a voxel for its coverage by beamlets
-_TILE = 4  # beamlets along each side of a block
-_BLOCKS_A_JOB = 4
+_TILE = (4, 4)  # rows and columns of beamlets in a block
+_BLOCKS_A_JOB = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,14 +79,6 @@ class _Patient:
     dose_per_energy: NDArray[np.float32]
     row_of: NDArray[np.int32]
     lines: ConeLines
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Cones:
-    """Kernels of each beamlet of a beam (n, K, G, I), and how far each cone is followed, (K,) cm."""
-
-    kernels: NDArray[np.float32]
-    reach_cm: NDArray[np.float32]
 
 
 def near_field_columns(
@@ -157,10 +150,10 @@ def _patient(density: DensityImage, model: BeamModel, voxel_index: NDArray[np.in
 
 
 def _blocks(beamlets: Beamlets, own: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A beam's beamlets in square blocks of neighbours, and where each block starts (m + 1,)."""
-    row = np.searchsorted(np.unique(beamlets.leaf_pair[own]), beamlets.leaf_pair[own]) // _TILE
+    """A beam's beamlets in rectangular blocks of neighbours, and where each block starts (m + 1,)."""
+    row = np.searchsorted(np.unique(beamlets.leaf_pair[own]), beamlets.leaf_pair[own]) // _TILE[0]
     width = float(beamlets.x2_mm[own[0]] - beamlets.x1_mm[own[0]])
-    column = np.rint((beamlets.x1_mm[own] - beamlets.x1_mm[own].min()) / width).astype(int) // _TILE
+    column = np.rint((beamlets.x1_mm[own] - beamlets.x1_mm[own].min()) / width).astype(int) // _TILE[1]
     order = np.lexsort((column, row))
     tile = (row * (column.max() + 1) + column)[order]
     block = np.concatenate([[0], np.flatnonzero(np.diff(tile)) + 1, [len(own)]])
@@ -169,7 +162,7 @@ def _blocks(beamlets: Beamlets, own: NDArray[np.int64]) -> tuple[NDArray[np.int6
 
 def _jobs(
     pool: ThreadPoolExecutor,
-    kernels: Backend,
+    backend: Backend,
     patient: _Patient,
     beamlets: Beamlets,
     own: NDArray[np.int64],
@@ -177,24 +170,23 @@ def _jobs(
     line: Beamline,
 ) -> list[Future[Columns]]:
     """Starts the work on one beam, a few blocks a job."""
-    cones = _cones(line, beamlets, own)
-    released, start, voxel, fraction = _sources(patient.density, beamlets, own, line, kernels)
-    exponents = load_kernel_table().exponents_per_cm.astype(np.float32)
+    density = patient.density
+    released, hardness, mixture = _released(density, beamlets, own, line, backend)
+    start, voxel, fraction = _sources(density.grid, beamlets, own, line, backend, np.flatnonzero(released > 0))
+    cones = _cone_kernels(line, beamlets, own, mixture)
 
     def columns(first: int) -> Columns:
         part = block[first : first + _BLOCKS_A_JOB + 1]
         a, b = part[0], part[-1]
         entries = slice(start[a], start[b])
         sources = BeamletSources(start[a : b + 1] - start[a], voxel[entries], fraction[entries], part - a)
-        result: Columns = kernels.deposit_columns(
-            patient.density.electron_density_rel,
+        result: Columns = backend.deposit_columns(
+            density.electron_density_rel,
             released,
+            hardness,
             sources,
-            cones.kernels[a:b],
-            line.kernels.local,
-            exponents,
+            replace(cones, per_cone=cones.per_cone[a:b]),
             patient.lines,
-            cones.reach_cm,
             patient.dose_per_energy,
             patient.row_of,
             THRESHOLD,
@@ -204,26 +196,38 @@ def _jobs(
     return [pool.submit(columns, first) for first in range(0, len(block) - 1, _BLOCKS_A_JOB)]
 
 
-def _sources(
-    density: DensityImage, beamlets: Beamlets, own: NDArray[np.int64], line: Beamline, kernels: Backend
-) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """TERMA of an open field (G, z, y, x), and beamlet by beamlet (n + 1,) the voxels and how much of each it covers."""
+def _released(
+    density: DensityImage, beamlets: Beamlets, own: NDArray[np.int64], line: Beamline, backend: Backend
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
+    """TERMA of an open field (z, y, x), the hardness bin of each voxel's, and each bin's mixture of energy groups (H, G)."""
     beam = beamlets.beams[int(beamlets.beam_index[own[0]])]
-    grid = density.grid
-    reach = 3.0 * max(grid.spacing_zyx_mm)
-    field = _open_field(beam, beamlets, own, reach)
-    released = kernels.terma(
+    field = _open_field(beam, beamlets, own, 3.0 * max(density.grid.spacing_zyx_mm))
+    groups = backend.terma(
         density.electron_density_rel,
-        grid=grid_geometry(grid),
+        grid=grid_geometry(density.grid),
         beam=line.geometry,
         fluence=fluence_table(field.x_edges_mm, field.y_edges_mm, field.fluence_mu),
         tables=line.tables,
     )
-    voxel = np.flatnonzero(released[0] > 0)
-    beamlet, place, fraction = _coverage(kernels, grid, beamlets, own, line, voxel)
+    depth = np.arange(0.0, 36.0, _HARDNESS_STEP_CM)
+    place = np.minimum((depth / line.tables.depth_step_cm).astype(int), line.tables.terma_per_cm.shape[1] - 1)
+    mixture = (line.tables.terma_per_cm[:, place] / line.tables.terma_per_cm[:, place].sum(axis=0)).T
+    total = groups.sum(axis=0)
+    softest = np.divide(groups[0], total, out=np.zeros_like(total), where=total > 0)
+    # Shares of the softest group fall with depth: between two bins, the nearer one.
+    between = (mixture[1:, 0] + mixture[:-1, 0]) / 2
+    hardness = (len(between) - np.searchsorted(between[::-1], softest)).astype(np.uint8)
+    return total, hardness, mixture
+
+
+def _sources(
+    grid: Grid, beamlets: Beamlets, own: NDArray[np.int64], line: Beamline, backend: Backend, voxel: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Beamlet by beamlet (n + 1,) the voxels, of those given, that it covers, and how much of each."""
+    beamlet, place, fraction = _coverage(backend, grid, beamlets, own, line, voxel)
     order = np.argsort(beamlet, kind="stable")
     start = np.searchsorted(beamlet[order], np.arange(len(own) + 1)).astype(np.int64)
-    return released, start, voxel[place[order]], fraction[order]
+    return start, voxel[place[order]], fraction[order]
 
 
 def _open_field(beam: Beam, beamlets: Beamlets, own: NDArray[np.int64], reach_mm: float) -> FluenceMap:
@@ -268,7 +272,7 @@ def _coverage(
     return beamlet, place, fraction
 
 
-def _cones(line: Beamline, beamlets: Beamlets, own: NDArray[np.int64]) -> _Cones:
+def _cone_kernels(line: Beamline, beamlets: Beamlets, own: NDArray[np.int64], mixture: NDArray[np.float64]) -> ConeKernels:
     """Cone kernels about each beamlet's own axis, and the path after which a cone has nothing left that matters."""
     sad_mm = line.geometry.sad_mm
     u = (beamlets.x1_mm[own] + beamlets.x2_mm[own]) / (2 * sad_mm)
@@ -276,9 +280,13 @@ def _cones(line: Beamline, beamlets: Beamlets, own: NDArray[np.int64]) -> _Cones
     largest = (float(np.abs(u).max()), float(np.abs(v).max()))
     fitted = cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, largest)
     by_term = fitted.reshape(len(line.directions), len(line.kernels.local), N_TERMS, -1)
-    kernels = np.einsum("tn,kgti->nkgi", np.stack(tilt_terms(u, v)), by_term, optimize=True)
+    per_cone = np.einsum("tn,hg,kgti->nkhi", np.stack(tilt_terms(u, v)), mixture, by_term, optimize=True)
+    exponents = load_kernel_table().exponents_per_cm
     radius = np.arange(0.0, NEAR_FIELD_CM + _REACH_STEP_CM / 2, _REACH_STEP_CM)
-    rest = np.einsum("kgi,im->kgm", by_term[:, :, 0], np.exp(-np.outer(load_kernel_table().exponents_per_cm, radius)))
-    matters = (rest >= NEGLIGIBLE_REST * by_term[:, :, 0].sum(axis=(0, 2))[:, None]).any(axis=1)
+    on_axis = np.einsum("hg,kgi->khi", mixture, by_term[:, :, 0])
+    deposited = np.einsum("khi,im->khm", on_axis, -np.expm1(-np.outer(exponents, radius)))
+    rest = deposited[:, :, -1:] - deposited
+    matters = (rest >= NEGLIGIBLE_REST * deposited[:, :, -1].sum(axis=0)[:, None]).any(axis=1)
     last = len(radius) - 1 - matters[:, ::-1].argmax(axis=1)
-    return _Cones(kernels.astype(np.float32), radius[np.where(matters.any(axis=1), last, 0)].astype(np.float32))
+    reach = radius[np.where(matters.any(axis=1), last, 0)].astype(np.float32)
+    return ConeKernels(per_cone.astype(np.float32), (mixture @ line.kernels.local).astype(np.float32), exponents, reach)
