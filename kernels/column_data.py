@@ -46,13 +46,15 @@ class ConeKernels:
     """What beamlets send into the cones, for rays of H hardnesses along each beamlet's own axis.
 
     `per_cone` (n, K, H, I) is the part of the released energy in component i, `local` (H,) the part deposited on the spot,
-    `exponents_per_cm` (I,); a line is left `reach_cm` (K,) of radiological path beyond its last source.
+    `exponents_per_cm` (I,). Beyond its last source a line is left after `reach_cm` of radiological path, or where each beamlet's
+    deposit in a voxel is below `negligible` of the most that it releases in any.
     """
 
     per_cone: NDArray[np.float32]
     local: NDArray[np.float32]
     exponents_per_cm: NDArray[np.float64]
-    reach_cm: NDArray[np.float32]
+    reach_cm: float
+    negligible: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,8 +17,9 @@ from kernels.column_data import BeamletSources, Columns, ConeKernels, ConeLines
 
 LANES = 16  # beamlets of a block at most: single-precision numbers in a vector
 COMPONENTS = 9  # fixed, so that the compiler keeps a lane's components in registers
+TAIL_STEPS = 4  # voxels of a line that are looked up at once beyond its last source
 BRIDGED = 3  # rows left out between two runs that cost less as zeros than a new run
-_ZERO, _ONE = np.float32(0), np.float32(1)
+_ZERO, _ONE, _TWO, _THREE = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
 _HALF, _THIRD, _QUARTER, _FIFTH, _SIXTH = (np.float32(1 / n) for n in (2, 3, 4, 5, 6))
 
 
@@ -52,7 +53,8 @@ def deposit_columns(
         (sources.start, sources.voxel, sources.fraction, sources.block),
         (per_cone, kernels.local),
         (np.float32(kernels.exponents_per_cm[0]), ratio),
-        (lines.axes, lines.forward, lines.row_shift, lines.column_shift, lines.step_cm, kernels.reach_cm),
+        (np.float32(kernels.reach_cm), np.float32(kernels.negligible)),
+        (lines.axes, lines.forward, lines.row_shift, lines.column_shift, lines.step_cm),
         dose_per_energy.reshape(-1),
         row_of,
         np.float32(threshold),
@@ -71,7 +73,7 @@ def _grown(array, needed):
 
 
 @numba.njit(nogil=True, cache=True)
-def _deposit(density, released, hardness, sources, kernels, exponents, lines, per_energy, row_of, threshold):
+def _deposit(density, released, hardness, sources, kernels, exponents, limits, lines, per_energy, row_of, threshold):
     """All blocks, one after another."""
     start, voxel, fraction, block = sources
     n = len(start) - 1
@@ -82,6 +84,7 @@ def _deposit(density, released, hardness, sources, kernels, exponents, lines, pe
     for b in range(len(block) - 1):
         most = max(most, start[block[b + 1]] - start[block[b]])
     share, bins, zyx = np.empty(most * LANES, np.float32), np.empty(most, np.uint8), np.empty((most, 3), np.int32)
+    least = np.empty(LANES, np.float32)
     scratch = _scratch(2 * max(density.shape) + 2, most)
     cone = np.zeros((kernels[0].shape[2], COMPONENTS * LANES), np.float32)
     out = (
@@ -95,11 +98,14 @@ def _deposit(density, released, hardness, sources, kernels, exponents, lines, pe
     for b in range(len(block) - 1):
         first, last = block[b], block[b + 1]
         n_sources = _place_sources(start, voxel, fraction, first, last, slot_of, slot_voxel, share, zyx, density.shape)
+        least[:] = _ZERO
         for s in range(n_sources):
             total, bins[s] = released[slot_voxel[s]], hardness[slot_voxel[s]]
             for lane in range(LANES):
                 share[s * LANES + lane] *= total
                 energy[s * LANES + lane] = share[s * LANES + lane] * kernels[1][bins[s]]
+                least[lane] = max(least[lane], share[s * LANES + lane])
+        least[:] = _ONE / np.maximum(least * limits[1], np.float32(1e-30))
         block_sources = (zyx[:n_sources], bins[:n_sources], share)
         places = (slot_of, slot_voxel, energy)
         n_slots = n_sources
@@ -108,7 +114,7 @@ def _deposit(density, released, hardness, sources, kernels, exponents, lines, pe
                 for h in range(len(cone)):
                     for i in range(COMPONENTS):
                         cone[h, i * LANES + lane] = kernels[0][first + lane, k, h, i]
-            n_slots = _cone(k, lines, density, cone, exponents, block_sources, places, n_slots, scratch)
+            n_slots = _cone(k, lines, density, cone, (exponents, limits[0], least), block_sources, places, n_slots, scratch)
         cone[:] = _ZERO
         out = _emit(first, last, n_slots, slot_of, slot_voxel, energy, per_energy, row_of, threshold, out)
         for s in range(n_slots):
@@ -150,44 +156,61 @@ def _place_sources(start, voxel, fraction, first, last, slot_of, slot_voxel, sha
 
 
 @numba.njit(nogil=True, cache=True)
-def _cone(k, lines, density, cone, exponents, sources, places, n_slots, scratch):
+def _cone(k, lines, density, cone, limits, sources, places, n_slots, scratch):
     """Deposits what all sources of a block send into direction k; returns the number of slots then in use."""
-    axes, forward, row_shift, column_shift, step_cm, reach_cm = lines
-    line_of, found, slots, path, terms, work = scratch
+    axes, forward, row_shift, column_shift, step_cm = lines
+    line_of, found, slots, path, terms, state = scratch
     zyx, bins, share = sources
-    slot_of, slot_voxel, energy = places
-    shape = density.shape
-    strides = (shape[1] * shape[2], shape[2], 1)
+    exponents, reach_cm, least = limits
     a, b, c = axes[k, 0], axes[k, 1], axes[k, 2]
-    n_lines = _find_lines(zyx, (a, b, c), shape[a], forward[k], row_shift[k], column_shift[k], line_of, found)
-    flat = density.reshape(-1)
+    n_planes = density.shape[a]
+    n_lines = _find_lines(zyx, (a, b, c), n_planes, forward[k], row_shift[k], column_shift[k], line_of, found)
     for i in range(n_lines):
-        row, column, n, last = found[i, 0], found[i, 1], found[i, 2], found[i, 3]
-        count, beyond = 0, _ZERO
-        while n < shape[a]:
-            r, s = row + row_shift[k, n], column + column_shift[k, n]
-            if r < 0 or r >= shape[b] or s < 0 or s >= shape[c]:
-                break
-            v = (n if forward[k] else shape[a] - 1 - n) * strides[a] + r * strides[b] + s * strides[c]
-            along = flat[v] * step_cm[k]
-            if n > last:
-                if beyond > reach_cm[k]:
-                    break
-                beyond += along
-            n += 1
-            if along <= _ZERO:
-                continue
-            slot = slot_of[v]
-            if slot < 0:
-                slot = n_slots
-                slot_of[v], slot_voxel[slot] = slot, v
-                energy[slot * LANES : (slot + 1) * LANES] = _ZERO
-                n_slots += 1
-            slots[count], path[count] = slot, along
-            count += 1
-        _path_terms(exponents[0], exponents[1], path[:count], terms)
-        _along_line(slots[:count], bins, terms, cone, share, work, energy)
+        line = (forward[k], a, b, c, found[i, 0], found[i, 1])
+        n, end, beyond, alive, tail = found[i, 2], found[i, 3] + 1, _ZERO, True, False
+        state[:] = _ZERO
+        # First all sources, then a few voxels at a time as long as there is something left.
+        while alive and n < n_planes and beyond <= reach_cm:
+            count, along, n, n_slots = _gather(
+                line, n, min(end, n_planes), density, row_shift[k], column_shift[k], step_cm[k], places, n_slots, slots, path
+            )
+            _path_terms(exponents[0], exponents[1], path[:count], terms, tail)
+            alive = _along_line(slots[:count], bins, terms, cone, share, state, places[2], least, tail)
+            beyond += along if tail else _ZERO
+            end, tail = end + TAIL_STEPS, True
     return n_slots
+
+
+@numba.njit(nogil=True, cache=True)
+def _gather(line, n, end, density, row_shift, column_shift, step_cm, places, n_slots, slots, path):
+    """Slots and paths of a line's voxels that have any density, from step n to `end`.
+
+    Returns their number, the path along them, the step to go on from (past the grid where the line leaves it), and the
+    number of slots then in use.
+    """
+    slot_of, slot_voxel, energy = places
+    forward, a, b, c, row, column = line
+    shape, flat = density.shape, density.reshape(-1)
+    strides = (shape[1] * shape[2], shape[2], 1)
+    count, along = 0, _ZERO
+    while n < end:
+        r, s = row + row_shift[n], column + column_shift[n]
+        if r < 0 or r >= shape[b] or s < 0 or s >= shape[c]:
+            return count, along, shape[a], n_slots
+        v = (n if forward else shape[a] - 1 - n) * strides[a] + r * strides[b] + s * strides[c]
+        n += 1
+        if flat[v] <= _ZERO:
+            continue
+        slot = slot_of[v]
+        if slot < 0:
+            slot = n_slots
+            slot_of[v], slot_voxel[slot] = slot, v
+            energy[slot * LANES : (slot + 1) * LANES] = _ZERO
+            n_slots += 1
+        slots[count], path[count] = slot, flat[v] * step_cm
+        along += path[count]
+        count += 1
+    return count, along, n, n_slots
 
 
 @numba.njit(nogil=True, cache=True)
@@ -213,8 +236,9 @@ def _find_lines(zyx, axes, n_planes, forward, row_shift, column_shift, line_of, 
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
-def _path_terms(smallest, ratio, path, terms):
-    """Per component and voxel of a line: m = 1 - e^-y deposited of what arrives, then q = 1 - m / y of what is released there.
+def _path_terms(smallest, ratio, path, terms, tail):
+    """Per voxel of a line and component: m = 1 - e^-y deposited of what arrives; then, but for the tail, q = 1 - m / y of what
+    is released there.
 
     By their series for the smallest exponent; from one to the next, which is 2 or 3 times as large, by
     m(2y) = m (2 - m), q(2y) = q + m (1 - q) / 2; m(3y) = m (3 - 3 m + m²), q(3y) = q + (1 - q) (m - m² / 3).
@@ -224,23 +248,24 @@ def _path_terms(smallest, ratio, path, terms):
         m = y * (_ONE - _HALF * y * (_ONE - _THIRD * y * (_ONE - _QUARTER * y * (_ONE - _FIFTH * y * (_ONE - _SIXTH * y)))))
         q = _HALF * y * (_ONE - _THIRD * y * (_ONE - _QUARTER * y * (_ONE - _FIFTH * y * (_ONE - _SIXTH * y))))
         for i in range(COMPONENTS):
-            terms[n, i], terms[n, COMPONENTS + i] = m, q
-            if ratio == 2:
-                q += _HALF * m * (_ONE - q)
-                m *= np.float32(2) - m
-            else:
-                q += (_ONE - q) * (m - _THIRD * m * m)
-                m *= np.float32(3) - np.float32(3) * m + m * m
+            terms[n, i] = m
+            if not tail:
+                terms[n, COMPONENTS + i] = q
+                q += (_ONE - q) * (_HALF * m if ratio == 2 else m - _THIRD * m * m)
+            m *= _TWO - m if ratio == 2 else _THREE - _THREE * m + m * m
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
-def _along_line(slots, bins, terms, cone, share, state, energy):
-    """The recursion of all beamlets along one line; `state` (component, lane) is what is on its way."""
-    state[:] = _ZERO
+def _along_line(slots, bins, terms, cone, share, state, energy, least, tail):
+    """The recursion of all beamlets along one line; `state` (component, lane) is what is on its way.
+
+    Beyond the last source (`tail`) it ends where no lane deposits more than `least`; returns whether it has not.
+    """
     for n in range(len(slots)):
         slot = slots[n]
         here, term = energy[slot * LANES : (slot + 1) * LANES], terms[n]
         if slot >= len(bins):
+            most = _ZERO
             for lane in range(LANES):
                 deposit = _ZERO
                 for i in range(COMPONENTS):
@@ -249,6 +274,9 @@ def _along_line(slots, bins, terms, cone, share, state, energy):
                     deposit += left
                     state[i * LANES + lane] = arriving - left
                 here[lane] += deposit
+                most = max(most, deposit * least[lane])
+            if tail and most < _ONE:
+                return False
             continue
         part, kernel = share[slot * LANES : (slot + 1) * LANES], cone[bins[slot]]
         for lane in range(LANES):
@@ -259,6 +287,7 @@ def _along_line(slots, bins, terms, cone, share, state, energy):
                 deposit += left
                 state[i * LANES + lane] = arriving + (new - left)
             here[lane] += deposit
+    return True
 
 
 @numba.njit(nogil=True, cache=True)

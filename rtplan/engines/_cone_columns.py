@@ -26,8 +26,7 @@ from rtplan.library.water import load_kernel_table
 NEAR_FIELD_CM = 6.0  # radiological length of the cone lines beyond the last source; what lies beyond is the caller's to add
 THRESHOLD = 5e-4  # of a column's largest value: smaller entries are left out
 DIRECTIONS = 86
-NEGLIGIBLE_REST = 3e-4  # of the energy of all cones: with so little left a cone is followed no further
-_REACH_STEP_CM = 0.02
+NEGLIGIBLE = 3e-5  # of a beamlet's largest release in a voxel: with less to deposit a line is followed no further
 _HARDNESS_STEP_CM = 3.0
 _SUB = 3  # points along each side of a voxel for its coverage by beamlets
 _TILE = (4, 4)  # rows and columns of beamlets in a block
@@ -201,7 +200,7 @@ def _released(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
     """TERMA of an open field (z, y, x), the hardness bin of each voxel's, and each bin's mixture of energy groups (H, G)."""
     beam = beamlets.beams[int(beamlets.beam_index[own[0]])]
-    field = _open_field(beam, beamlets, own, 3.0 * max(density.grid.spacing_zyx_mm))
+    field = _open_field(beam, beamlets, own, 2.0 * max(density.grid.spacing_zyx_mm))
     groups = backend.terma(
         density.electron_density_rel,
         grid=grid_geometry(density.grid),
@@ -273,20 +272,20 @@ def _coverage(
 
 
 def _cone_kernels(line: Beamline, beamlets: Beamlets, own: NDArray[np.int64], mixture: NDArray[np.float64]) -> ConeKernels:
-    """Cone kernels about each beamlet's own axis, and the path after which a cone has nothing left that matters."""
+    """Cone kernels about each beamlet's own axis."""
     sad_mm = line.geometry.sad_mm
     u = (beamlets.x1_mm[own] + beamlets.x2_mm[own]) / (2 * sad_mm)
     v = (beamlets.y1_mm[own] + beamlets.y2_mm[own]) / (2 * sad_mm)
     largest = (float(np.abs(u).max()), float(np.abs(v).max()))
     fitted = cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, largest)
-    by_term = fitted.reshape(len(line.directions), len(line.kernels.local), N_TERMS, -1)
-    per_cone = np.einsum("tn,hg,kgti->nkhi", np.stack(tilt_terms(u, v)), mixture, by_term, optimize=True)
-    exponents = load_kernel_table().exponents_per_cm
-    radius = np.arange(0.0, NEAR_FIELD_CM + _REACH_STEP_CM / 2, _REACH_STEP_CM)
-    on_axis = np.einsum("hg,kgi->khi", mixture, by_term[:, :, 0])
-    deposited = np.einsum("khi,im->khm", on_axis, -np.expm1(-np.outer(exponents, radius)))
-    rest = deposited[:, :, -1:] - deposited
-    matters = (rest >= NEGLIGIBLE_REST * deposited[:, :, -1].sum(axis=0)[:, None]).any(axis=1)
-    last = len(radius) - 1 - matters[:, ::-1].argmax(axis=1)
-    reach = radius[np.where(matters.any(axis=1), last, 0)].astype(np.float32)
-    return ConeKernels(per_cone.astype(np.float32), (mixture @ line.kernels.local).astype(np.float32), exponents, reach)
+    n_groups, n_bins = len(line.kernels.local), len(mixture)
+    by_term = fitted.reshape(len(line.directions), n_groups, N_TERMS, -1)
+    mixed = np.einsum("hg,kgti->tkhi", mixture, by_term).reshape(N_TERMS, -1)
+    per_cone = (np.stack(tilt_terms(u, v), axis=1) @ mixed).astype(np.float32)
+    return ConeKernels(
+        per_cone.reshape(len(own), len(line.directions), n_bins, -1),
+        (mixture @ line.kernels.local).astype(np.float32),
+        load_kernel_table().exponents_per_cm,
+        NEAR_FIELD_CM,
+        NEGLIGIBLE,
+    )
