@@ -1,8 +1,7 @@
 """Influence matrix of the TG-119 C-shape: python -m benchmarks.bench_influence [--beams 7] [--device cpu]
 
-Seven beams, beamlets of 5 mm, a grid of 167 x 167 x 108 voxels of 3 mm, every body voxel a row: as in a real plan, without DICOM.
-Processor time is of all threads. Memory is the peak of the resident set over what was there before. An update is a voxel on
-a line of a cone, for a block of up to 16 beamlets.
+Seven beams, beamlets of 5 mm, a grid of 167 x 167 x 108 voxels of 3 mm, every body voxel a row: as in a real plan, but
+without DICOM. Processor time is of all threads. Memory is the peak of the resident set over what was there before.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ def apply_columns(columns: Columns, weights: NDArray[np.float32], n_rows: int) -
 def adjoint_columns(columns: Columns, gradient: NDArray[np.float32]) -> NDArray[np.float32]:
     """x_j = scale_j Σ_r level_jr g_r, (n_columns,)."""
     c = columns
-    return _adjoint(c.run_start, c.level_start, c.run_row, c.run_length, c.level, gradient) * c.scale
+    out: NDArray[np.float32] = _adjoint(c.run_start, c.level_start, c.run_row, c.run_length, c.level, gradient) * c.scale
+    return out
 
 
 @numba.njit(parallel=True, cache=True)
@@ -66,11 +67,11 @@ def _add_column(out, run_row, run_length, first, last, level, at, factor):
 @numba.njit(cache=True, fastmath=True)
 def _dot_column(gradient, run_row, run_length, first, last, level, at):
     """Σ level · gradient over a column; single precision within a run, double over runs."""
-    total = 0.0
+    total = np.float64(0)
     for run in range(first, last):
         row, length = run_row[run], int(run_length[run])
         source, values = gradient[row : row + length], level[at : at + length]
-        part = _ZERO
+        part = np.float32(0)
         for i in range(length):
             part += source[i] * np.float32(np.int32(values[i]))
         total += part

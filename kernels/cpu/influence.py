@@ -17,7 +17,7 @@ from kernels.column_data import BeamletSources, Columns, ConeKernels, ConeLines
 
 LANES = 16  # beamlets of a block at most: single-precision numbers in a vector
 COMPONENTS = 9  # fixed, so that the compiler keeps a lane's components in registers
-TAIL_STEPS = 4  # voxels of a line that are looked up at once beyond its last source
+TAIL_STEPS = 2  # voxels of a line that are looked up at once beyond its last source
 BRIDGED = 3  # rows left out between two runs that cost less as zeros than a new run
 _ZERO, _ONE, _TWO, _THREE = np.float32(0), np.float32(1), np.float32(2), np.float32(3)
 _HALF, _THIRD, _QUARTER, _FIFTH, _SIXTH = (np.float32(1 / n) for n in (2, 3, 4, 5, 6))
@@ -166,36 +166,34 @@ def _cone(k, lines, density, cone, limits, sources, places, n_slots, scratch):
     n_planes = density.shape[a]
     n_lines = _find_lines(zyx, (a, b, c), n_planes, forward[k], row_shift[k], column_shift[k], line_of, found)
     for i in range(n_lines):
-        line = (forward[k], a, b, c, found[i, 0], found[i, 1])
-        n, end, beyond, alive, tail = found[i, 2], found[i, 3] + 1, _ZERO, True, False
+        line = (forward[k], a, b, c, found[i, 0], found[i, 1], row_shift[k], column_shift[k], step_cm[k])
+        n, end, left_cm, alive, tail = found[i, 2], found[i, 3] + 1, np.float32(np.inf), True, False
         state[:] = _ZERO
         # First all sources, then a few voxels at a time as long as there is something left.
-        while alive and n < n_planes and beyond <= reach_cm:
-            count, along, n, n_slots = _gather(
-                line, n, min(end, n_planes), density, row_shift[k], column_shift[k], step_cm[k], places, n_slots, slots, path
-            )
+        while alive and n < n_planes:
+            count, along, n, n_slots = _gather(line, n, min(end, n_planes), left_cm, density, places, n_slots, slots, path)
             _path_terms(exponents[0], exponents[1], path[:count], terms, tail)
             alive = _along_line(slots[:count], bins, terms, cone, share, state, places[2], least, tail)
-            beyond += along if tail else _ZERO
+            left_cm = left_cm - along if tail else reach_cm
             end, tail = end + TAIL_STEPS, True
     return n_slots
 
 
 @numba.njit(nogil=True, cache=True)
-def _gather(line, n, end, density, row_shift, column_shift, step_cm, places, n_slots, slots, path):
+def _gather(line, n, end, left_cm, density, places, n_slots, slots, path):
     """Slots and paths of a line's voxels that have any density, from step n to `end`.
 
-    Returns their number, the path along them, the step to go on from (past the grid where the line leaves it), and the
-    number of slots then in use.
+    Returns their number, the path along them, the step to go on from, and the number of slots then in use. Where the line
+    leaves the grid or has come further than `left_cm`, the step to go on from lies past the grid.
     """
     slot_of, slot_voxel, energy = places
-    forward, a, b, c, row, column = line
+    forward, a, b, c, row, column, row_shift, column_shift, step_cm = line
     shape, flat = density.shape, density.reshape(-1)
     strides = (shape[1] * shape[2], shape[2], 1)
     count, along = 0, _ZERO
     while n < end:
         r, s = row + row_shift[n], column + column_shift[n]
-        if r < 0 or r >= shape[b] or s < 0 or s >= shape[c]:
+        if along > left_cm or r < 0 or r >= shape[b] or s < 0 or s >= shape[c]:
             return count, along, shape[a], n_slots
         v = (n if forward else shape[a] - 1 - n) * strides[a] + r * strides[b] + s * strides[c]
         n += 1
@@ -237,9 +235,9 @@ def _find_lines(zyx, axes, n_planes, forward, row_shift, column_shift, line_of, 
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
 def _path_terms(smallest, ratio, path, terms, tail):
-    """Per voxel of a line and component: m = 1 - e^-y deposited of what arrives; then, but for the tail, q = 1 - m / y of what
-    is released there.
+    """What part of its energy each component leaves in each voxel of a line: (voxel, 2 * component).
 
+    First m = 1 - e^-y, of what arrives; then, but for the tail, q = 1 - m / y, of what is released there.
     By their series for the smallest exponent; from one to the next, which is 2 or 3 times as large, by
     m(2y) = m (2 - m), q(2y) = q + m (1 - q) / 2; m(3y) = m (3 - 3 m + m²), q(3y) = q + (1 - q) (m - m² / 3).
     """
@@ -353,60 +351,3 @@ def _to_dose(n_slots, slot_of, slot_voxel, energy, per_energy, row_of, threshold
                 dose[lane, n] = energy[slot * LANES + lane]
             n += 1
     return dose[:, :n], rows[:n]
-
-
-@numba.njit(nogil=True, cache=True, fastmath=False)
-def split_field(
-    voxel: NDArray[np.int64],
-    centre_mm: NDArray[np.float32],
-    spacing_mm: NDArray[np.float32],
-    source_mm: NDArray[np.float64],
-    axes: NDArray[np.float64],
-    sad_mm: float,
-    row_of_y: NDArray[np.int32],
-    beamlet_of: NDArray[np.int32],
-    origin_mm: NDArray[np.float64],
-    raster_mm: NDArray[np.float64],
-    sub: int,
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]:
-    """Which fraction of each voxel each beamlet covers, by `sub`³ points projected from the source.
-
-    `beamlet_of` (n_rows, n_columns) is -1 where there is no beamlet; `row_of_y` maps rasterised y to a row.
-    Returns (n,) beamlet, voxel and fraction, ordered by voxel.
-    """
-    capacity = 4 * len(voxel) + 64
-    out_beamlet = np.empty(capacity, np.int32)
-    out_voxel = np.empty(capacity, np.int64)
-    out_fraction = np.empty(capacity, np.float32)
-    count = 0
-    share = np.float32(1.0 / (sub * sub * sub))
-    for v in range(len(voxel)):
-        first = count
-        for a in range(sub):
-            for b in range(sub):
-                for c in range(sub):
-                    px = centre_mm[v, 0] + spacing_mm[2] * ((c + 0.5) / sub - 0.5) - source_mm[0]
-                    py = centre_mm[v, 1] + spacing_mm[1] * ((b + 0.5) / sub - 0.5) - source_mm[1]
-                    pz = centre_mm[v, 2] + spacing_mm[0] * ((a + 0.5) / sub - 0.5) - source_mm[2]
-                    away = -(px * axes[2, 0] + py * axes[2, 1] + pz * axes[2, 2])
-                    x = (px * axes[0, 0] + py * axes[0, 1] + pz * axes[0, 2]) * sad_mm / away
-                    y = (px * axes[1, 0] + py * axes[1, 1] + pz * axes[1, 2]) * sad_mm / away
-                    iy = int(np.floor((y - origin_mm[1]) / raster_mm[1]))
-                    ix = int(np.floor((x - origin_mm[0]) / raster_mm[0]))
-                    if iy < 0 or iy >= len(row_of_y) or ix < 0 or ix >= beamlet_of.shape[1] or row_of_y[iy] < 0:
-                        continue
-                    j = beamlet_of[row_of_y[iy], ix]
-                    if j < 0:
-                        continue
-                    e = first
-                    while e < count and out_beamlet[e] != j:
-                        e += 1
-                    if e == count:
-                        if count == len(out_beamlet):
-                            out_beamlet = _grown(out_beamlet, count + 1)
-                            out_voxel = _grown(out_voxel, count + 1)
-                            out_fraction = _grown(out_fraction, count + 1)
-                        out_beamlet[count], out_voxel[count], out_fraction[count] = j, voxel[v], np.float32(0.0)
-                        count += 1
-                    out_fraction[e] += share
-    return out_beamlet[:count], out_voxel[:count], out_fraction[:count]

@@ -23,10 +23,10 @@ from rtplan.domain.progress import Progress
 from rtplan.engines._beamline import GY_PER_MEV_PER_G, Beamline, beamline, grid_geometry, load_backend
 from rtplan.library.water import load_kernel_table
 
-NEAR_FIELD_CM = 6.0  # radiological length of the cone lines beyond the last source; what lies beyond is the caller's to add
+NEAR_FIELD_CM = 20.0  # radiological length of the cone lines beyond the last source; what lies beyond is the caller's to add
 THRESHOLD = 5e-4  # of a column's largest value: smaller entries are left out
 DIRECTIONS = 86
-NEGLIGIBLE = 3e-5  # of a beamlet's largest release in a voxel: with less to deposit a line is followed no further
+NEGLIGIBLE = 5e-4  # of a beamlet's largest release in a voxel: with less to deposit a line is followed no further
 _HARDNESS_STEP_CM = 3.0
 _SUB = 3  # points along each side of a voxel for its coverage by beamlets
 _TILE = (4, 4)  # rows and columns of beamlets in a block
