@@ -44,8 +44,8 @@ class HostRuntime:
         self.built: dict[Source, tuple[ctypes.CDLL, dict[str, list[tuple[type, bool]]]]] = {}
         self.launches = 0
 
-    def put(self, array):
-        copy = np.array(array, order="C", copy=True)
+    def put(self, array, derive=None):
+        copy = np.array(array if derive is None else derive(array), order="C", copy=True)
         copy.flags.writeable = True
         return copy
 

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import DTypeLike, NDArray
 
 from kernels.contract import BackendUnavailable
-from kernels.cuda.runtime import THREADS, Buffer, Source
+from kernels.cuda.runtime import THREADS, Buffer, Derivation, Source
 
 INSTALL = 'pip install "rtplan[gpu]"'
 
@@ -30,7 +30,7 @@ class CupyRuntime:
         if count == 0:
             raise BackendUnavailable("backend 'cuda' finds no device: the driver counts none")
         self._cupy = cupy
-        self._kept: dict[int, tuple[weakref.ref[Any], Buffer]] = {}
+        self._kept: dict[tuple[int, Derivation | None], tuple[weakref.ref[Any], Buffer]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -39,19 +39,22 @@ class CupyRuntime:
         number = self._cupy.cuda.runtime.getDevice()
         return str(self._cupy.cuda.runtime.getDeviceProperties(number)["name"].decode())
 
-    def put(self, array: NDArray[Any]) -> Buffer:
+    def put(self, array: NDArray[Any], derive: Derivation | None = None) -> Buffer:
         """A copy on the device; that of an array which cannot change is kept for as long as the array lives."""
         if array.flags.writeable or not array.flags.owndata:
-            return self._cupy.asarray(array, order="C")
+            return self._copy(array, derive)
+        key = id(array), derive
         with self._lock:
-            known = self._kept.get(id(array))
-            if known is not None and known[0]() is array:
-                return known[1]
-        buffer = self._cupy.asarray(array, order="C")
-        key = id(array)
+            known = self._kept.get(key)
+        if known is not None and known[0]() is array:
+            return known[1]
+        buffer = self._copy(array, derive)
         with self._lock:
             self._kept[key] = weakref.ref(array, lambda _: self._kept.pop(key, None)), buffer
         return buffer
+
+    def _copy(self, array: NDArray[Any], derive: Derivation | None) -> Buffer:
+        return self._cupy.asarray(array if derive is None else derive(array), order="C")
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """Zeros on the device."""

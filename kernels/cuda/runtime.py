@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 FOLDER = Path(__file__).parent
 THREADS = 128  # a block
 Buffer = Any  # a device's array: it has a shape and a dtype, can be reshaped and cut along its first axis
+Derivation = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,11 @@ class Source:
 class Runtime(Protocol):
     """A device. Arrays are C-contiguous; launches and copies happen in the order in which they are asked for."""
 
-    def put(self, array: NDArray[Any]) -> Buffer:
-        """A copy on the device. An array that is read-only and owns its memory cannot change: its copy may be kept."""
+    def put(self, array: NDArray[Any], derive: Derivation | None = None) -> Buffer:
+        """A copy on the device of an array, or of what a function makes of it.
+
+        An array that is read-only and owns its memory cannot change: its copy may be kept for the next time.
+        """
 
     def zeros(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """Zeros on the device."""

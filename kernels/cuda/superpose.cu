@@ -6,7 +6,14 @@
 // every voxel once, all take n_planes steps, and neighbours read neighbouring columns. Each direction of a launch adds to a
 // volume of its own: no two threads ever meet in a voxel, and sums keep their order.
 
+#include "path_terms.h"
+
 #define KERNEL (GROUPS * N_TERMS * COMPONENTS)
+#define RUN (KERNEL % 4 == 0 ? 4 : 1)  // kernels are read so many numbers at a time
+
+struct alignas(4 * RUN) Run {
+    float value[RUN];
+};
 
 struct Box {
     // Address and strides (in floats) of a beam's energies; first and one past the last plane, row, column; as written by
@@ -48,19 +55,6 @@ extern "C" __global__ void find_lit(const long long *__restrict__ boxes, int n_b
     }
 }
 
-// m = 1 - e^-y, deposited of what arrives, and q = 1 - m / y, of what is released on the way.
-__device__ static void path_terms(float y, float &m, float &q) {
-    if (y < (float)SERIES_BELOW) {
-        const float half = y * 0.5f, third = y * (1.f / 3), quarter = y * 0.25f, fifth = y * 0.2f, sixth = y * (1.f / 6);
-        const float tail = 1 - quarter * (1 - fifth * (1 - sixth));
-        m = y * (1 - half * (1 - third * tail));
-        q = half * (1 - third * (1 - quarter * (1 - fifth * (1 - sixth * (1 - y * (1.f / 7))))));
-    } else {
-        m = -expm1f(-y);
-        q = 1 - m / y;
-    }
-}
-
 // Adds what one beam releases in a voxel into this direction, component by component.
 __device__ static void add_source(const Box &box, const float *__restrict__ affine, const float *__restrict__ kernel, int plane,
                                   int row, int column, float *source) {
@@ -70,15 +64,14 @@ __device__ static void add_source(const Box &box, const float *__restrict__ affi
     const float u = x / z, v = y / z;
     const float terms[N_TERMS] = {1, u, v, u * u, u * v, v * v};
     const float *energy = energy_at(box, plane, row, column);
+    float parts[GROUPS * N_TERMS];
 #pragma unroll
-    for (int g = 0; g < GROUPS; ++g) {
-        const float released = energy[g * box.group_stride];
+    for (int n = 0; n < GROUPS * N_TERMS; ++n) parts[n] = energy[n / N_TERMS * box.group_stride] * terms[n % N_TERMS];
 #pragma unroll
-        for (int t = 0; t < N_TERMS; ++t) {
-            const float part = released * terms[t];
+    for (int n = 0; n < KERNEL; n += RUN) {
+        const Run run = reinterpret_cast<const Run *>(kernel)[n / RUN];
 #pragma unroll
-            for (int i = 0; i < COMPONENTS; ++i) source[i] += part * kernel[(g * N_TERMS + t) * COMPONENTS + i];
-        }
+        for (int j = 0; j < RUN; ++j) source[(n + j) % COMPONENTS] += parts[(n + j) / COMPONENTS] * run.value[j];
     }
 }
 

@@ -42,7 +42,7 @@ def source_of(n_groups: int, n_components: int) -> Source:
     return Source("superpose.cu", (*sizes, ("SERIES_BELOW", SERIES_BELOW)))
 
 
-SOURCE = source_of(2, 9)
+SOURCES = (source_of(2, 9),)
 
 
 def superpose(

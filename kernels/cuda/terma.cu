@@ -24,6 +24,13 @@ __device__ static Faces first_face(const Geometry &g, int axis, int count, doubl
     return {index, ray > 0 ? 1 : -1, (face - g.source[axis]) / ray, g.spacing[axis] / fabs(ray)};
 }
 
+// Steps into the next voxel along one axis; whether it is one of the grid.
+__device__ static bool crossed(Faces &faces, int count) {
+    faces.index += faces.step;
+    faces.next += faces.apart;
+    return faces.index >= 0 && faces.index < count;
+}
+
 // One thread a ray: the integral of density from the source to each node, from face to face of the voxels (Siddon 1985).
 // depth_cm [node][ray y][ray x].
 extern "C" __global__ void ray_depths(const float *__restrict__ density, int n_z, int n_y, int n_x,
@@ -39,6 +46,7 @@ extern "C" __global__ void ray_depths(const float *__restrict__ density, int n_z
     const int count[3] = {n_x, n_y, n_z};
     double ray[3], enter = 0, leave = FAR;
     bool misses = false;
+#pragma unroll
     for (int a = 0; a < 3; ++a) {
         ray[a] = u * g.axes[a] + v * g.axes[3 + a] - g.axes[6 + a];
         const double low = g.origin[a] - 0.5 * g.spacing[a], high = low + count[a] * g.spacing[a];
@@ -66,10 +74,8 @@ extern "C" __global__ void ray_depths(const float *__restrict__ density, int n_z
             total += (end - t) * rho;
             t = end;
             if (end >= leave) break;
-            Faces &crossed = end == x.next ? x : end == y.next ? y : z;
-            crossed.index += crossed.step;
-            crossed.next += crossed.apart;
-            if (x.index < 0 || x.index >= n_x || y.index < 0 || y.index >= n_y || z.index < 0 || z.index >= n_z) break;
+            const bool inside = end == x.next ? crossed(x, n_x) : end == y.next ? crossed(y, n_y) : crossed(z, n_z);
+            if (!inside) break;
         }
     }
     for (; n < n_nodes; ++n) depth_cm[(long long)n * n_rays + own] = (float)(total * to_cm);

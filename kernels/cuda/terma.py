@@ -12,6 +12,7 @@ from kernels.cuda.runtime import Buffer, Runtime, Source, packed
 from kernels.rays import Raster, lit_box, raster
 
 SOURCE = Source("terma.cu", (("PARALLEL", 1e-12), ("FAR", 1e300), ("DUST", 1e-12)))
+SOURCES = (SOURCE,)
 
 
 def terma(
