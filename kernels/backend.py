@@ -10,7 +10,8 @@ BACKENDS = ("cpu", "cuda", "reference")
 MODULES = {
     "terma": ("terma",),
     "superpose": ("superpose",),
-    "influence": ("split_field", "deposit_columns"),
+    "coverage": ("split_field",),
+    "influence": ("deposit_columns",),
     "columns": ("apply_columns", "adjoint_columns"),
 }
 

@@ -26,17 +26,18 @@ split_field
     falls into the beamlet's rectangle. Exact integers over sub³: equal on every backend.
 
 deposit_columns
-    Columns of the influence matrix. From every source voxel (release E at its centre) along every cone k through the voxels
-    home + offset_zyx[k, n], E (C_k(s_n) - C_k(s_{n-1})) is deposited: s = ∫ρe dl from the centre, C_k the cone's cumulative
-    kernel, linear between `table_step_cm`; the line ends at the table's place reach_k or with the grid. Times
-    `dose_per_energy`, in voxels with
-    row_of >= 0. offset_zyx (K, N, 3) int16, step_cm (K,), cumulative (B, K, M) float32, reach (K,) < M. Entries above
-    `threshold` of the
-    column's largest are kept in 16 bits, dose = scale * level. Returns start (n + 1,), row (nnz,) ascending in a column,
-    level (nnz,) uint16, scale (n,). Tolerance: before rounding to levels, cpu within 1e-4 of the reference's largest.
+    Columns of the influence matrix: the recursion of `superpose` for the energy that each beamlet releases, fraction ·
+    released, along the same lines, with the kernels C_{j,k,h,i} of the beamlet's own axis and of the hardness h in the
+    releasing voxel; `local`_h of it is deposited on the spot. Beamlets of a block share their lines. Beyond its last source
+    a line is left after a voxel in which no beamlet of the block deposits more than `negligible` of the most it releases in
+    any voxel, or after `reach_cm` of radiological path. Energy times `dose_per_energy`, in voxels with row_of >= 0; entries
+    above `threshold` of the column's largest are kept in 16 bits, dose = scale · level, as runs of neighbouring rows (a
+    backend may bridge gaps with zeros). Types in `kernels.column_data`. With `negligible` and `threshold` 0 and equal
+    kernels the columns of all beamlets sum to `superpose`. Tolerance: 1e-4 of the column's largest.
 
 apply_columns, adjoint_columns
-    y_r = Σ_j w_j scale_j level_jr and x_j = scale_j Σ_r level_jr g_r. Tolerance: 1e-5 of the largest.
+    y_r = Σ_j w_j scale_j level_jr and x_j = scale_j Σ_r level_jr g_r. Tolerance: 1e-5 of the largest; the result does not
+    depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class Backend:
     terma: Callable[..., Released]
     superpose: Callable[..., NDArray[Any]]
     split_field: Callable[..., tuple[NDArray[Any], ...]]
-    deposit_columns: Callable[..., tuple[NDArray[Any], ...]]
+    deposit_columns: Callable[..., Any]
     apply_columns: Callable[..., NDArray[Any]]
     adjoint_columns: Callable[..., NDArray[Any]]
 

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.column_data import Columns
 
-def apply_columns(
-    start: NDArray[np.int64],
-    row: NDArray[np.int32],
-    level: NDArray[np.uint16],
-    scale: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    n_rows: int,
-) -> NDArray[np.float32]:
-    """y_r = Σ_j w_j scale_j level_jr. Shapes as in kernels.contract COLUMNS. Returns (n_rows,)."""
+
+def _entries(columns: Columns) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Rows and values of each column."""
+    for j in range(len(columns.scale)):
+        runs = slice(columns.run_start[j], columns.run_start[j + 1])
+        levels = columns.level[columns.level_start[j] : columns.level_start[j + 1]]
+        pairs = zip(columns.run_row[runs], columns.run_length[runs], strict=True)
+        rows = [np.arange(r, r + int(n), dtype=np.int64) for r, n in pairs]
+        yield np.concatenate([np.empty(0, np.int64), *rows]), np.float64(columns.scale[j]) * levels
+
+
+def apply_columns(columns: Columns, weights: NDArray[np.float32], n_rows: int) -> NDArray[np.float32]:
+    """y_r = Σ_j w_j scale_j level_jr, (n_rows,)."""
     out = np.zeros(n_rows)
-    for j in range(len(start) - 1):
-        part = slice(start[j], start[j + 1])
-        np.add.at(out, row[part], np.float64(weights[j]) * np.float64(scale[j]) * level[part])
+    for weight, (rows, values) in zip(weights, _entries(columns), strict=True):
+        out[rows] += np.float64(weight) * values
     return out.astype(np.float32)
 
 
-def adjoint_columns(
-    start: NDArray[np.int64],
-    row: NDArray[np.int32],
-    level: NDArray[np.uint16],
-    scale: NDArray[np.float32],
-    gradient: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """x_j = scale_j Σ_r level_jr g_r. Returns (n_columns,)."""
-    out = np.empty(len(start) - 1)
-    for j in range(len(out)):
-        part = slice(start[j], start[j + 1])
-        out[j] = np.float64(scale[j]) * np.dot(level[part].astype(np.float64), gradient[row[part]].astype(np.float64))
-    return out.astype(np.float32)
+def adjoint_columns(columns: Columns, gradient: NDArray[np.float32]) -> NDArray[np.float32]:
+    """x_j = scale_j Σ_r level_jr g_r, (n_columns,)."""
+    return np.array([values @ gradient[rows].astype(np.float64) for rows, values in _entries(columns)], np.float32)

@@ -1,116 +1,95 @@
-"""Reference `split_field` and `deposit_columns`: NumPy float64, voxel by voxel. See `kernels.contract`."""
+"""Reference `deposit_columns`: NumPy float64, line by line. See `kernels.contract`."""
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-
-def split_field(
-    voxel: NDArray[np.int64],
-    centre_mm: NDArray[np.float32],
-    spacing_mm: NDArray[np.float32],
-    source_mm: NDArray[np.float64],
-    axes: NDArray[np.float64],
-    sad_mm: float,
-    row_of_y: NDArray[np.int32],
-    beamlet_of: NDArray[np.int32],
-    origin_mm: NDArray[np.float64],
-    raster_mm: NDArray[np.float64],
-    sub: int,
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]:
-    """Which fraction of each voxel each beamlet covers. Returns (n,) beamlet, voxel and fraction, ordered by voxel."""
-    found: list[tuple[int, int, float]] = []
-    places = (np.arange(sub) + 0.5) / sub - 0.5
-    for v, centre in zip(voxel, centre_mm.astype(np.float64), strict=True):
-        share: dict[int, float] = {}
-        for a, b, c in product(places, repeat=3):
-            point = centre + spacing_mm[::-1].astype(np.float64) * np.array([c, b, a]) - source_mm
-            x, y = (axes[:2] @ point) * sad_mm / -(axes[2] @ point)
-            ix, iy = (int(np.floor((p - o) / r)) for p, o, r in zip((x, y), origin_mm, raster_mm, strict=True))
-            if 0 <= iy < len(row_of_y) and 0 <= ix < beamlet_of.shape[1] and row_of_y[iy] >= 0:
-                beamlet = int(beamlet_of[row_of_y[iy], ix])
-                if beamlet >= 0:
-                    share[beamlet] = share.get(beamlet, 0.0) + 1.0 / sub**3
-        found += [(beamlet, int(v), part) for beamlet, part in share.items()]
-    columns = list(zip(*found, strict=True))
-    return np.array(columns[0], np.int32), np.array(columns[1], np.int64), np.array(columns[2], np.float32)
+from kernels.column_data import BeamletSources, Columns, ConeKernels, ConeLines, columns_of
 
 
 def deposit_columns(
-    source_start: NDArray[np.int64],
-    source_voxel: NDArray[np.int64],
-    source_energy: NDArray[np.float32],
-    source_kernel: NDArray[np.uint8],
     density_rel: NDArray[np.float32],
+    released: NDArray[np.float32],
+    hardness: NDArray[np.uint8],
+    sources: BeamletSources,
+    kernels: ConeKernels,
+    lines: ConeLines,
     dose_per_energy: NDArray[np.float32],
     row_of: NDArray[np.int32],
-    offset_zyx: NDArray[np.int16],
-    step_cm: NDArray[np.float32],
-    cumulative: NDArray[np.float32],
-    reach: NDArray[np.int64],
-    table_step_cm: float,
     threshold: float,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint16], NDArray[np.float32]]:
-    """Columns of the influence matrix. Returns start, row, level, scale."""
-    start, rows, levels, scales = [0], [], [], []
-    for j in range(len(source_start) - 1):
-        part = slice(source_start[j], source_start[j + 1])
-        energy = _column(
-            source_voxel[part],
-            source_energy[part],
-            source_kernel[part],
-            density_rel,
-            offset_zyx,
-            step_cm,
-            cumulative,
-            reach,
-            table_step_cm,
-        )
-        dose = np.where(row_of >= 0, energy.reshape(-1) * dose_per_energy, 0.0)
-        kept = np.flatnonzero((dose > threshold * dose.max()) & (dose > 0))
-        scales.append(dose.max() / 65535.0)
-        rows.append(row_of[kept])
-        levels.append(np.rint(dose[kept] / scales[-1]))
-        start.append(start[-1] + len(kept))
-    return (
-        np.array(start, np.int64),
-        np.concatenate(rows).astype(np.int32),
-        np.concatenate(levels).astype(np.uint16),
-        np.array(scales, np.float32),
-    )
+) -> Columns:
+    """Columns of the influence matrix."""
+    density, bins = density_rel.astype(np.float64), hardness.reshape(-1)
+    rows, values = [], []
+    for first, last in pairwise(sources.block):
+        share = np.zeros((last - first, density.size))
+        for j in range(first, last):
+            own = slice(sources.start[j], sources.start[j + 1])
+            share[j - first, sources.voxel[own]] = sources.fraction[own] * released.reshape(-1)[sources.voxel[own]]
+        energy = share * kernels.local.astype(np.float64)[bins]
+        for k in range(len(lines.step_cm)):
+            _cone(share, kernels.per_cone[first:last, k].astype(np.float64), bins, density, kernels, lines, k, energy)
+        for dose in energy * dose_per_energy.reshape(-1):
+            dose[row_of < 0] = 0.0
+            kept = np.flatnonzero(dose > threshold * dose.max(initial=0.0))
+            rows.append(row_of[kept].astype(np.int64))
+            values.append(dose[kept])
+    return columns_of(rows, values)
 
 
-def _column(
-    source_voxel: NDArray[np.int64],
-    source_energy: NDArray[np.float32],
-    source_kernel: NDArray[np.uint8],
-    density_rel: NDArray[np.float32],
-    offset_zyx: NDArray[np.int16],
-    step_cm: NDArray[np.float32],
-    cumulative: NDArray[np.float32],
-    reach: NDArray[np.int64],
-    table_step_cm: float,
+def _cone(
+    share: NDArray[np.float64],
+    cone: NDArray[np.float64],
+    bins: NDArray[np.uint8],
+    density: NDArray[np.float64],
+    kernels: ConeKernels,
+    lines: ConeLines,
+    k: int,
+    energy: NDArray[np.float64],
+) -> None:
+    """Adds the energy that cone k of one block deposits, (lane, voxel), line by line. `cone` (lane, H, I)."""
+    places = np.arange(density.size).reshape(density.shape).transpose(lines.axes[k])
+    places = places if lines.forward[k] else places[::-1]
+    n_planes, n_rows, n_columns = (density.shape[a] for a in lines.axes[k])
+    row_shift, column_shift = lines.row_shift[k, :n_planes], lines.column_shift[k, :n_planes]
+    lit = share.max(axis=0) > 0
+    for row in range(-max(row_shift.max(), 0), n_rows - min(row_shift.min(), 0)):
+        for column in range(-max(column_shift.max(), 0), n_columns - min(column_shift.min(), 0)):
+            r, c = row + row_shift, column + column_shift
+            n = np.flatnonzero((r >= 0) & (r < n_rows) & (c >= 0) & (c < n_columns))
+            voxels = places[n, r[n], c[n]]
+            if lit[voxels].any():
+                path_cm = density.reshape(-1)[voxels] * float(lines.step_cm[k])
+                new = share[:, voxels, None] * cone[:, bins[voxels]]
+                energy[:, voxels] += _along_line(new, lit[voxels], path_cm, share.max(axis=1), kernels)
+
+
+def _along_line(
+    new: NDArray[np.float64],
+    lit: NDArray[np.bool_],
+    path_cm: NDArray[np.float64],
+    largest: NDArray[np.float64],
+    kernels: ConeKernels,
 ) -> NDArray[np.float64]:
-    """Energy that one beamlet deposits in each voxel, (z, y, x)."""
-    energy = np.zeros(density_rel.shape)
-    last = cumulative.shape[2] - 1
-    for voxel, released, kernel in zip(source_voxel, source_energy, source_kernel, strict=True):
-        home = np.array(np.unravel_index(voxel, density_rel.shape))
-        for k in range(len(step_cm)):
-            path, before = 0.0, 0.0
-            for n in range(offset_zyx.shape[1]):
-                at = tuple(home + offset_zyx[k, n])
-                if min(at) < 0 or any(a >= m for a, m in zip(at, density_rel.shape, strict=True)):
-                    break
-                # Half a voxel: the source sits at the centre of its own voxel.
-                path += float(density_rel[at]) * float(step_cm[k]) * (0.5 if n == 0 else 1.0)
-                place = path / table_step_cm
-                if int(place) >= reach[k]:
-                    break
-                after = float(np.interp(place, np.arange(last + 1), cumulative[kernel, k]))
-                energy[at] += float(released) * (after - before)
-                before = after
-    return energy
+    """The recursion of `superpose` along one line: `new` (lane, voxel, I) released to deposited (lane, voxel)."""
+    deposited = np.zeros(new.shape[:2])
+    last = np.flatnonzero(lit)[-1]
+    state, beyond = np.zeros((new.shape[0], new.shape[2])), 0.0
+    for n in range(new.shape[1]):
+        if path_cm[n] == 0:
+            continue
+        if beyond > kernels.reach_cm:
+            break
+        y = kernels.exponents_per_cm * path_cm[n]
+        lost = -np.expm1(-y)
+        left = state * lost + new[:, n] * (1.0 - lost / y)
+        deposited[:, n] = left.sum(axis=1)
+        state += new[:, n] - left
+        if n > last:
+            beyond += path_cm[n]
+            if (deposited[:, n] <= kernels.negligible * largest).all():
+                break
+    return deposited

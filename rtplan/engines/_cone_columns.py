@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.cones import N_TERMS, cone_kernels
+from kernels.column_data import BeamletSources, Columns, ConeKernels, ConeLines, cone_lines, joined
+from kernels.cones import N_TERMS, cone_kernels, tilt_terms
 from kernels.contract import Backend, fluence_table
-from kernels.lines import line_steps
 from rtplan.domain.arrays import frozen
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
@@ -21,55 +21,63 @@ from rtplan.domain.influence import Beamlets
 from rtplan.domain.machine import BeamModel
 from rtplan.domain.progress import Progress
 from rtplan.engines._beamline import GY_PER_MEV_PER_G, Beamline, beamline, grid_geometry, load_backend
+from rtplan.library.water import load_kernel_table
 
-NEAR_FIELD_CM = 6.0  # radiological length of the cone lines that columns follow; what lies beyond is the caller's to add
+NEAR_FIELD_CM = 20.0  # radiological length of the cone lines beyond the last source; what lies beyond is the caller's to add
 THRESHOLD = 5e-4  # of a column's largest value: smaller entries are left out
 DIRECTIONS = 86
-NEGLIGIBLE_REST = 3e-4  # of the energy of all cones: with so little left a cone is followed no further
-_SUB = 3  # points along each side of a voxel for its coverage by beamlets
-_TABLE_STEP_CM = 0.02
+NEGLIGIBLE = 5e-4  # of a beamlet's largest release in a voxel: with less to deposit a line is followed no further
 _HARDNESS_STEP_CM = 3.0
-_BLOCK = 48  # beamlets a thread works on at a time
+_SUB = 3  # points along each side of a voxel for its coverage by beamlets
+_TILE = (4, 4)  # rows and columns of beamlets in a block
+_BLOCKS_A_JOB = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ColumnInfluence:
-    """InfluenceOperator whose columns are kept in 16 bits with one scale each, on one backend."""
+    """InfluenceOperator whose columns are kept in 16 bits with one scale each, on one backend.
+
+    `beamlet_of` (n,) is the beamlet of each column: neighbours of a block follow one another.
+    """
 
     grid: Grid
     voxel_index: NDArray[np.int64]
     beamlets: Beamlets
-    start: NDArray[np.int64]
-    row: NDArray[np.int32]
-    level: NDArray[np.uint16]
-    scale: NDArray[np.float32]
+    beamlet_of: NDArray[np.int64]
+    columns: Columns
     backend: Backend
 
     @property
     def n_nonzero(self) -> int:
         """Stored entries."""
-        return len(self.row)
+        return len(self.columns.level)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that the matrix takes."""
+        return self.columns.n_bytes
 
     def apply(self, weights_mu: NDArray[np.floating]) -> NDArray[np.float32]:
         """(n_beamlets,) MU per fraction to (n_voxels,) Gy per fraction."""
-        weights = np.ascontiguousarray(weights_mu, dtype=np.float32)
-        return self.backend.apply_columns(self.start, self.row, self.level, self.scale, weights, len(self.voxel_index))
+        weights = np.asarray(weights_mu, dtype=np.float32)[self.beamlet_of]
+        return self.backend.apply_columns(self.columns, weights, len(self.voxel_index))
 
     def adjoint(self, dose_gradient: NDArray[np.floating]) -> NDArray[np.float32]:
         """(n_voxels,) to (n_beamlets,)."""
         gradient = np.ascontiguousarray(dose_gradient, dtype=np.float32)
-        return self.backend.adjoint_columns(self.start, self.row, self.level, self.scale, gradient)
+        out = np.empty(len(self.beamlets), np.float32)
+        out[self.beamlet_of] = self.backend.adjoint_columns(self.columns, gradient)
+        return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Cones:
-    """Lines and cumulative kernels of one beam: offsets (K, N, 3), steps (K,) cm, kernels (B, K, M) by hardness bin B."""
+class _Patient:
+    """What all beams share: the body's part of the image, dose per energy (z, y, x), each voxel's row, cone lines."""
 
-    offset_zyx: NDArray[np.int16]
-    step_cm: NDArray[np.float32]
-    cumulative: NDArray[np.float32]
-    reach: NDArray[np.int64]  # (K,) where each cone's walk ends in its curve
-    softest_share: NDArray[np.float64]  # share of the lowest energy group in TERMA at each hardness bin, descending
+    density: DensityImage
+    dose_per_energy: NDArray[np.float32]
+    row_of: NDArray[np.int32]
+    lines: ConeLines
 
 
 def near_field_columns(
@@ -83,126 +91,151 @@ def near_field_columns(
 ) -> ColumnInfluence:
     """Dose of every beamlet for 1 MU in the voxels `voxel_index` of `density.grid`, Gy per fraction.
 
-    The same TERMA and kernels as the final dose, with 86 cones on the beam axis, a point source, and cone lines followed for
-    6 cm of water: 95 % of the dose of a 10x10 field. The rest is smooth; the planner adds it as a measured residual.
+    The same TERMA, kernels and recursion as the final dose, with 86 cones tilted to each beamlet's own axis, a point source,
+    and cone lines followed for 6 cm of water. The rest is smooth; the planner adds it as a measured residual.
     """
     kernels = load_backend(backend)
-    row_of = np.full(density.grid.n_voxels, -1, dtype=np.int32)
-    row_of[voxel_index] = np.arange(len(voxel_index), dtype=np.int32)
-    scale = GY_PER_MEV_PER_G * model.energy_fluence_per_mu_mev_cm2
-    mass = density.mass_density_g_cm3.reshape(-1)
-    per_energy = np.divide(np.float32(scale), mass, out=np.zeros_like(mass), where=mass > 0)
-    blocks: list[tuple[NDArray[Any], ...]] = []
+    n_beams = len(beamlets.beams)
+    patient = _patient(density, model, voxel_index, beamline(beamlets.beams[0], model, DIRECTIONS))
+    groups = [np.flatnonzero(beamlets.beam_index == index) for index in range(n_beams)]
+    blocks = [_blocks(beamlets, own) for own in groups if own.size]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for index, beam in enumerate(beamlets.beams):
-            progress("influence", index / len(beamlets.beams), f"beam {beam.name}")
-            own = np.flatnonzero(beamlets.beam_index == index)
-            line = beamline(beam, model, DIRECTIONS)
-            cones = _cones(line, density.grid)
-            sources = _sources(density, beamlets, own, line, model, kernels, cones)
-            jobs = [
-                pool.submit(
-                    _block, kernels, sources, slice(a, min(a + _BLOCK, len(own))), density, per_energy, row_of, cones
-                )
-                for a in range(0, len(own), _BLOCK)
-            ]
-            blocks += [job.result() for job in jobs]
-    count = np.concatenate([np.diff(b[0]) for b in blocks])
-    progress("influence", 1.0, f"{len(beamlets)} beamlets, {count.sum() / 1e6:.1f} million values")
-    return ColumnInfluence(
-        density.grid,
-        frozen(voxel_index, np.int64),
-        beamlets,
-        np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
-        np.concatenate([b[1] for b in blocks]),
-        np.concatenate([b[2] for b in blocks]),
-        np.concatenate([b[3] for b in blocks]),
-        kernels,
+
+        def parts() -> Iterator[Columns]:
+            """Columns of all beams in order; a beam is prepared while the one before is worked on."""
+            waiting: list[Future[Columns]] = []
+            for own, block in blocks:
+                beam = beamlets.beams[int(beamlets.beam_index[own[0]])]
+                progress("influence", int(beamlets.beam_index[own[0]]) / n_beams, f"beam {beam.name}")
+                line = beamline(beam, model, DIRECTIONS)
+                jobs = _jobs(pool, kernels, patient, beamlets, own, block, line)
+                yield from _results(waiting)
+                waiting = jobs
+            yield from _results(waiting)
+
+        columns = joined(parts())
+    progress("influence", 1.0, f"{len(beamlets)} beamlets, {len(columns.level) / 1e6:.1f} million values")
+    beamlet_of = frozen(np.concatenate([own for own, _ in blocks]), np.int64)
+    return ColumnInfluence(density.grid, frozen(voxel_index, np.int64), beamlets, beamlet_of, columns, kernels)
+
+
+def _results(waiting: list[Future[Columns]]) -> Iterator[Columns]:
+    """Results in order, each let go as soon as it is taken."""
+    while waiting:
+        yield waiting.pop(0).result()
+
+
+def _patient(density: DensityImage, model: BeamModel, voxel_index: NDArray[np.int64], line: Beamline) -> _Patient:
+    """The box of the image that has any density: rays and scatter cross vacuum unchanged."""
+    some = density.electron_density_rel > 0
+    low, high = [], []
+    for axis in range(3):
+        filled = np.flatnonzero(some.any(axis=tuple(a for a in range(3) if a != axis)))
+        low.append(int(filled[0]) if filled.size else 0)
+        high.append(int(filled[-1]) + 1 if filled.size else 1)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    part = DensityImage(
+        density.grid.cropped((low[0], low[1], low[2]), (high[0], high[1], high[2])),
+        density.mass_density_g_cm3[box],
+        density.electron_density_rel[box],
     )
+    row_of = np.full(density.grid.shape_zyx, -1, dtype=np.int32)
+    row_of.reshape(-1)[voxel_index] = np.arange(len(voxel_index), dtype=np.int32)
+    scale = GY_PER_MEV_PER_G * model.energy_fluence_per_mu_mev_cm2
+    mass = part.mass_density_g_cm3
+    per_energy = np.divide(np.float32(scale), mass, out=np.zeros_like(mass), where=mass > 0)
+    lines = cone_lines(line.directions, grid_geometry(part.grid))
+    return _Patient(part, per_energy, np.ascontiguousarray(row_of[box]).reshape(-1), lines)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sources:
-    """Voxels that the beamlets of one beam release energy in, beamlet by beamlet: `start` (n + 1,)."""
-
-    start: NDArray[np.int64]
-    voxel: NDArray[np.int64]
-    energy: NDArray[np.float32]
-    kernel: NDArray[np.uint8]
-
-
-def _block(
-    kernels: Backend,
-    sources: _Sources,
-    part: slice,
-    density: DensityImage,
-    per_energy: NDArray[np.float32],
-    row_of: NDArray[np.int32],
-    cones: _Cones,
-) -> tuple[NDArray[Any], ...]:
-    """Columns of neighbouring beamlets of one beam."""
-    first, last = sources.start[part.start], sources.start[part.stop]
-    columns: tuple[NDArray[Any], ...] = kernels.deposit_columns(
-        sources.start[part.start : part.stop + 1] - first,
-        sources.voxel[first:last],
-        sources.energy[first:last],
-        sources.kernel[first:last],
-        density.electron_density_rel,
-        per_energy,
-        row_of,
-        cones.offset_zyx,
-        cones.step_cm,
-        cones.cumulative,
-        cones.reach,
-        _TABLE_STEP_CM,
-        THRESHOLD,
-    )
-    return columns
+def _blocks(beamlets: Beamlets, own: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A beam's beamlets in rectangular blocks of neighbours, and where each block starts (m + 1,)."""
+    row = np.searchsorted(np.unique(beamlets.leaf_pair[own]), beamlets.leaf_pair[own]) // _TILE[0]
+    width = float(beamlets.x2_mm[own[0]] - beamlets.x1_mm[own[0]])
+    column = np.rint((beamlets.x1_mm[own] - beamlets.x1_mm[own].min()) / width).astype(int) // _TILE[1]
+    order = np.lexsort((column, row))
+    tile = (row * (column.max() + 1) + column)[order]
+    block = np.concatenate([[0], np.flatnonzero(np.diff(tile)) + 1, [len(own)]])
+    return own[order], block.astype(np.int64)
 
 
-def _sources(
-    density: DensityImage,
+def _jobs(
+    pool: ThreadPoolExecutor,
+    backend: Backend,
+    patient: _Patient,
     beamlets: Beamlets,
     own: NDArray[np.int64],
+    block: NDArray[np.int64],
     line: Beamline,
-    model: BeamModel,
-    kernels: Backend,
-    cones: _Cones,
-) -> _Sources:
-    """TERMA of an open field, shared out to the beamlets by how much of each voxel they cover."""
+) -> list[Future[Columns]]:
+    """Starts the work on one beam, a few blocks a job."""
+    density = patient.density
+    released, hardness, mixture = _released(density, beamlets, own, line, backend)
+    start, voxel, fraction = _sources(density.grid, beamlets, own, line, backend, np.flatnonzero(released > 0))
+    cones = _cone_kernels(line, beamlets, own, mixture)
+
+    def columns(first: int) -> Columns:
+        part = block[first : first + _BLOCKS_A_JOB + 1]
+        a, b = part[0], part[-1]
+        entries = slice(start[a], start[b])
+        sources = BeamletSources(start[a : b + 1] - start[a], voxel[entries], fraction[entries], part - a)
+        result: Columns = backend.deposit_columns(
+            density.electron_density_rel,
+            released,
+            hardness,
+            sources,
+            replace(cones, per_cone=cones.per_cone[a:b]),
+            patient.lines,
+            patient.dose_per_energy,
+            patient.row_of,
+            THRESHOLD,
+        )
+        return result
+
+    return [pool.submit(columns, first) for first in range(0, len(block) - 1, _BLOCKS_A_JOB)]
+
+
+def _released(
+    density: DensityImage, beamlets: Beamlets, own: NDArray[np.int64], line: Beamline, backend: Backend
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
+    """TERMA of an open field (z, y, x), the hardness bin of each voxel's, and each bin's mixture of energy groups (H, G)."""
     beam = beamlets.beams[int(beamlets.beam_index[own[0]])]
-    grid = density.grid
-    field = _open_field(beam, beamlets, own)
-    released = kernels.terma(
+    field = _open_field(beam, beamlets, own, 2.0 * max(density.grid.spacing_zyx_mm))
+    released = backend.terma(
         density.electron_density_rel,
-        grid=grid_geometry(grid),
+        grid=grid_geometry(density.grid),
         beam=line.geometry,
         fluence=fluence_table(field.x_edges_mm, field.y_edges_mm, field.fluence_mu),
         tables=line.tables,
     )
-    everywhere = np.zeros((len(released.energy), *grid.shape_zyx), dtype=np.float32)
-    everywhere[(slice(None), *released.box)] = released.energy
-    groups = everywhere.reshape(len(everywhere), -1)
+    groups = np.zeros((len(released.energy), *density.grid.shape_zyx), dtype=np.float32)
+    groups[(slice(None), *released.box)] = released.energy
+    depth = np.arange(0.0, 36.0, _HARDNESS_STEP_CM)
+    on_axis = line.tables.terma_per_cm[0]
+    place = np.minimum((depth / line.tables.depth_step_cm).astype(int), on_axis.shape[1] - 1)
+    mixture = (on_axis[:, place] / on_axis[:, place].sum(axis=0)).T
     total = groups.sum(axis=0)
-    voxel = np.flatnonzero(total > 0)
-    share = groups[0, voxel] / total[voxel]
-    hardness = np.abs(share[:, None] - cones.softest_share[None, :]).argmin(axis=1).astype(np.uint8)
-    beamlet, place, fraction = _coverage(kernels, grid, beamlets, own, line, voxel)
+    softest = np.divide(groups[0], total, out=np.zeros_like(total), where=total > 0)
+    # Shares of the softest group fall with depth: between two bins, the nearer one.
+    between = (mixture[1:, 0] + mixture[:-1, 0]) / 2
+    hardness = (len(between) - np.searchsorted(between[::-1], softest)).astype(np.uint8)
+    return total, hardness, mixture
+
+
+def _sources(
+    grid: Grid, beamlets: Beamlets, own: NDArray[np.int64], line: Beamline, backend: Backend, voxel: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """Beamlet by beamlet (n + 1,) the voxels, of those given, that it covers, and how much of each."""
+    beamlet, place, fraction = _coverage(backend, grid, beamlets, own, line, voxel)
     order = np.argsort(beamlet, kind="stable")
-    where = place[order]
-    return _Sources(
-        np.searchsorted(beamlet[order], np.arange(len(own) + 1)).astype(np.int64),
-        voxel[where],
-        (total[voxel[where]] * fraction[order]).astype(np.float32),
-        hardness[where],
-    )
+    start = np.searchsorted(beamlet[order], np.arange(len(own) + 1)).astype(np.int64)
+    return start, voxel[place[order]], fraction[order]
 
 
-def _open_field(beam: Beam, beamlets: Beamlets, own: NDArray[np.int64]) -> FluenceMap:
+def _open_field(beam: Beam, beamlets: Beamlets, own: NDArray[np.int64], reach_mm: float) -> FluenceMap:
     """A uniform field that reaches well beyond the beamlets, so that no voxel of theirs sees its edge."""
-    reach = 30.0
-    x = np.array([beamlets.x1_mm[own].min() - reach, beamlets.x2_mm[own].max() + reach])
-    y = np.array([beamlets.y1_mm[own].min() - reach, beamlets.y2_mm[own].max() + reach])
+    x = np.array([beamlets.x1_mm[own].min() - reach_mm, beamlets.x2_mm[own].max() + reach_mm])
+    y = np.array([beamlets.y1_mm[own].min() - reach_mm, beamlets.y2_mm[own].max() + reach_mm])
     return FluenceMap(beam, x, y, np.ones((1, 1)))
 
 
@@ -241,39 +274,21 @@ def _coverage(
     return beamlet, place, fraction
 
 
-def _cones(line: Beamline, grid: Grid) -> _Cones:
-    """Lines through the grid and, along each, the energy deposited up to a radiological path, for rays on the axis."""
-    radius = np.arange(0.0, NEAR_FIELD_CM + 2 * _TABLE_STEP_CM, _TABLE_STEP_CM)
-    exponents = line.smallest_exponent_per_cm * 2.0 ** np.arange(line.kernels.per_sr.shape[2])
-    depth = np.arange(0.0, 36.0, _HARDNESS_STEP_CM)
-    place = np.minimum((depth / line.tables.depth_step_cm).astype(int), line.tables.terma_per_cm.shape[2] - 1)
-    on_axis = line.tables.terma_per_cm[0][:, place]
-    share = on_axis / on_axis.sum(axis=0)
-    axis_only = cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, (0.0, 0.0))
-    per_group = axis_only.reshape(len(line.directions), len(share), N_TERMS, -1)[:, :, 0]
-    deposited = np.einsum("gb,kgi,im->bkm", share, per_group, 1 - np.exp(-np.outer(exponents, radius)))
-    # A cone's walk ends where what it has left matters nowhere.
-    rest = deposited[:, :, -1:] - deposited
-    all_cones = deposited[:, :, -1].sum(axis=1)[:, None, None]
-    reach = np.minimum((rest >= NEGLIGIBLE_REST * all_cones).sum(axis=2).max(axis=0) + 1, deposited.shape[2] - 1)
-    # What stays where it is released comes as a first jump of every cone's curve.
-    deposited += (line.kernels.local @ share)[:, None, None] / len(line.directions)
-    offsets, steps = zip(*(_offsets(d, grid) for d in line.directions), strict=True)
-    longest = max(len(o) for o in offsets)
-    # Shorter lines end outside any grid.
-    offset = np.full((len(offsets), longest, 3), np.iinfo(np.int16).max, dtype=np.int16)
-    for k, own in enumerate(offsets):
-        offset[k, : len(own)] = own
-    return _Cones(offset, np.array(steps, np.float32), np.ascontiguousarray(deposited, np.float32), reach, share[0])
-
-
-def _offsets(direction: NDArray[np.float64], grid: Grid) -> tuple[NDArray[np.int16], float]:
-    """Voxel offsets (n, 3) [z, y, x] along a direction, twice as far as the table reaches in water, for lung."""
-    probe = line_steps(direction, (1, 1, 1), grid.spacing_zyx_mm)
-    count = int(np.ceil(2 * NEAR_FIELD_CM / probe.step_cm)) + 1
-    line = line_steps(direction, (count, count, count), grid.spacing_zyx_mm)
-    offset = np.empty((count, 3), dtype=np.int16)
-    offset[:, line.axes[0]] = line.planes - line.planes[0]
-    offset[:, line.axes[1]] = line.row_shift
-    offset[:, line.axes[2]] = line.column_shift
-    return offset, line.step_cm
+def _cone_kernels(line: Beamline, beamlets: Beamlets, own: NDArray[np.int64], mixture: NDArray[np.float64]) -> ConeKernels:
+    """Cone kernels about each beamlet's own axis."""
+    sad_mm = line.geometry.sad_mm
+    u = (beamlets.x1_mm[own] + beamlets.x2_mm[own]) / (2 * sad_mm)
+    v = (beamlets.y1_mm[own] + beamlets.y2_mm[own]) / (2 * sad_mm)
+    largest = (float(np.abs(u).max()), float(np.abs(v).max()))
+    fitted = cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, largest)
+    n_groups, n_bins = len(line.kernels.local), len(mixture)
+    by_term = fitted.reshape(len(line.directions), n_groups, N_TERMS, -1)
+    mixed = np.einsum("hg,kgti->tkhi", mixture, by_term).reshape(N_TERMS, -1)
+    per_cone = (np.stack(tilt_terms(u, v), axis=1) @ mixed).astype(np.float32)
+    return ConeKernels(
+        per_cone.reshape(len(own), len(line.directions), n_bins, -1),
+        (mixture @ line.kernels.local).astype(np.float32),
+        load_kernel_table().exponents_per_cm,
+        NEAR_FIELD_CM,
+        NEGLIGIBLE,
+    )
