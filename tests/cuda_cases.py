@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels.column_data import BeamletSources, ConeKernels, columns_of, cone_lines
 from kernels.contract import BeamGeometry, BeamTables, GridGeometry, Released, fluence_table
 from kernels.directions import direction_set
 
@@ -20,6 +21,11 @@ def beam(gantry_deg: float, couch_deg: float, sad_mm: float = 1000.0) -> BeamGeo
 
 
 BEAMS = (beam(0.0, 0.0), beam(37.0, 0.0), beam(200.0, 25.0), beam(90.0, 90.0, 800.0))
+
+
+def directions_of(n: int):
+    """So many directions from all sides, along the axes as well."""
+    return direction_set(86)[np.linspace(0, 85, n).astype(int)]
 
 
 def body():
@@ -64,4 +70,52 @@ def superpose_arguments(n_beams: int = 3, n_groups: int = 2, n_components: int =
     beams = [BEAMS[b % len(BEAMS)] for b in range(n_beams)]
     # 0.04 per cm; metal and few components take it beyond the series for small paths.
     options = {"grid": GRID, "beams": beams, "smallest_exponent_per_cm": 0.04 * 2 ** (9 - n_components)}
-    return (density, released, kernels, direction_set(n_directions)), options
+    return (density, released, kernels, directions_of(n_directions)), options
+
+
+def influence_arguments(ratio: int = 2, n_components: int = 9, threshold: float = 0.0, negligible: float = 0.0):
+    """Arguments of `deposit_columns`: blocks of 16, 1 and 3 beamlets that overlap, some of whose sources release nothing."""
+    random = np.random.default_rng(11)
+    density = body()
+    filled = np.flatnonzero(density.reshape(-1) > 0)
+    middle = filled[len(filled) // 3 : 2 * len(filled) // 3]
+    own = [np.sort(random.choice(middle, int(n), replace=False)) for n in random.integers(3, 25, 20)]
+    start = np.concatenate([[0], np.cumsum([len(o) for o in own])]).astype(np.int64)
+    fraction = random.uniform(0, 1, start[-1]).astype(np.float32)
+    fraction[::7] = 0
+    sources = BeamletSources(start, np.concatenate(own).astype(np.int64), fraction, np.array([0, 16, 17, 20], np.int64))
+    directions, n_bins = directions_of(26), 4
+    exponents = 0.05 * float(ratio) ** np.arange(n_components)
+    per_cone = random.uniform(0, 1, (20, len(directions), n_bins, n_components)).astype(np.float32)
+    kernels = ConeKernels(per_cone, random.uniform(0, 1, n_bins).astype(np.float32), exponents, 1.5, negligible)
+    released = random.uniform(0.5, 1, SHAPE).astype(np.float32) * (density > 0)
+    hardness = random.integers(0, n_bins, SHAPE).astype(np.uint8)
+    per_energy = np.divide(1.0, density, out=np.zeros_like(density), where=density > 0.05)
+    wanted = random.uniform(size=density.size) < 0.8
+    row_of = np.where(wanted, np.cumsum(wanted) - 1, -1).astype(np.int32)
+    lines = cone_lines(directions, GRID)
+    return density, released, hardness, sources, kernels, lines, per_energy, row_of, threshold
+
+
+def random_columns(n_rows: int = 300, n_columns: int = 30):
+    """Columns with short and long runs, and one with nothing in it."""
+    random = np.random.default_rng(3)
+    rows = [np.flatnonzero(random.uniform(size=n_rows) < f) for f in random.uniform(0.05, 0.9, n_columns)]
+    rows[4] = rows[4][:0]
+    return columns_of(rows, [random.uniform(0.01, 10 ** random.uniform(-1, 3), len(r)) for r in rows])
+
+
+def coverage_arguments():
+    """Arguments of `split_field`: beamlets on both sides of the axis, some absent, one leaf pair missing, points on edges."""
+    random = np.random.default_rng(9)
+    n = 200
+    centre = random.uniform(-20, 20, (n, 3)).astype(np.float32)
+    centre[:20] = np.rint(centre[:20] / 5) * 5  # on the edges between beamlets, in the plane of the isocentre
+    centre[:20, 1] = 0
+    table = np.arange(40, dtype=np.int32).reshape(5, 8)
+    table[2, 3] = -1
+    row_of_y = np.array([0, 0, 1, -1, 2, 3, 4, 4], np.int32)
+    one = BEAMS[0]
+    spacing, origin, raster = np.array([3.0, 2.0, 2.5], np.float32), np.array([-20.0, -20.0]), np.array([5.0, 5.0])
+    voxel = np.arange(1000, 1000 + n)
+    return voxel, centre, spacing, one.source_xyz_mm, one.axes, one.sad_mm, row_of_y, table, origin, raster, 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,14 @@ def declarations(text: str) -> dict[str, list[tuple[type, bool]]]:
             parameters.append((POINTERS[" ".join(w for w in words[:-1] if w != "*")], pointer))
         found[name] = parameters
     return found
+
+
+def alone(source: Source) -> Source:
+    """The source for threads that run one by one: where several carry a line together, one carries it all."""
+    definitions = dict(source.definitions)
+    if "PER_THREAD" in definitions:
+        definitions["PER_THREAD"] = definitions["LANES"]
+    return replace(source, definitions=tuple(definitions.items()))
 
 
 class HostRuntime:
@@ -87,7 +96,7 @@ class HostRuntime:
         code = self.folder / f"{stem}.cpp"
         code.write_text("\n".join(['#include "shim.h"', f'#include "{source.file}"', *entries, ""]))
         shared = self.folder / f"{stem}.so"
-        command = ["g++", *FLAGS, *source.defines, f"-I{FOLDER}", "-o", str(shared), str(code)]
+        command = ["g++", *FLAGS, *alone(source).defines, f"-I{FOLDER}", "-o", str(shared), str(code)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return ctypes.CDLL(str(shared)), kernels

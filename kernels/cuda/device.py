@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import DTypeLike, NDArray
 
 from kernels.contract import BackendUnavailable
-from kernels.cuda.runtime import THREADS, Buffer, Derivation, Source
+from kernels.cuda.runtime import FOLDER, THREADS, Buffer, Derivation, Source
 
 INSTALL = 'pip install "rtplan[gpu]"'
 
@@ -84,7 +84,7 @@ class CupyRuntime:
 def _module(source: Source) -> Any:
     import cupy
 
-    options = ("-std=c++17", *source.defines, *(("--fmad=false",) if source.exact else ()))
+    options = ("-std=c++17", f"-I{FOLDER}", *source.defines, *(("--fmad=false",) if source.exact else ()))
     try:
         module = cupy.RawModule(code=source.text, options=options)
         module.compile()

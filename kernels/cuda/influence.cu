@@ -1,6 +1,6 @@
 // CUDA `deposit_columns`: see kernels/contract.py. Compiled with LANES (beamlets of a block), COMPONENTS, RATIO (of one
-// exponent to the one before, 2 or 3), CHUNK (voxels), BRIDGED (rows left out between two runs that are kept as zeros) and
-// SERIES_BELOW.
+// exponent to the one before, 2 or 3), PER_THREAD (lanes of a line that a thread carries), CHUNK (voxels), BRIDGED (rows left
+// out between two runs that are kept as zeros) and SERIES_BELOW.
 //
 // Blocks of neighbouring beamlets stand side by side (y of a launch), their beamlets in lanes that are adjacent in memory:
 // share and energy are [block][voxel][lane]. A cone is one launch: each of its lines goes through voxels of its own, so that
@@ -32,22 +32,24 @@ __device__ static int bits_of(float value) {
     return both.bits;
 }
 
-// share: released energy of every source in its beamlet's lane; block_of: the block of each entry; most_bits [block][lane]: the
+// share: released energy of every source in its beamlet's lane; block_of: the block of each entry, -1 where nothing is released; most_bits [block][lane]: the
 // most that a beamlet releases in any voxel. One thread an entry.
 extern "C" __global__ void place_sources(const long long *__restrict__ start, int n_beamlets,
                                          const long long *__restrict__ block, int n_blocks,
                                          const long long *__restrict__ voxel, const float *__restrict__ fraction,
                                          long long n_entries, const float *__restrict__ released, long long n_voxels,
-                                         float *__restrict__ share, int *__restrict__ block_of, int *__restrict__ most_bits) {
+                                         float *__restrict__ share, int *__restrict__ block_of, int *__restrict__ most_bits,
+                                         unsigned char *__restrict__ touched, int n_chunks) {
     const long long own = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (own >= n_entries) return;
     const int beamlet = upper(start, n_beamlets, own), in = upper(block, n_blocks, beamlet);
-    block_of[own] = in;
     const long long v = voxel[own];
     const int lane = beamlet - (int)block[in];
     const float energy = fraction[own] * released[v];
+    block_of[own] = energy > 0 ? in : -1;
     share[(in * n_voxels + v) * LANES + lane] = energy;
     atomicMax(most_bits + in * LANES + lane, bits_of(energy));
+    touched[(long long)in * n_chunks + v / CHUNK] = 1;
 }
 
 // limit = negligible * most.
@@ -65,12 +67,14 @@ extern "C" __global__ void find_lines(const int *__restrict__ cone, const long l
                                       int *__restrict__ n_lines) {
     const long long own = blockIdx.x * (long long)blockDim.x + threadIdx.x;
     if (own >= n_entries) return;
+    const int block = block_of[own];
+    if (block < 0) return;
     const Cone &c = *reinterpret_cast<const Cone *>(cone);
     const long long v = voxel[own];
     const int plane = v / c.plane_stride % c.n_planes, step = c.forward ? plane : c.n_planes - 1 - plane;
     const int row = (int)(v / c.row_stride % c.n_rows - row_shift[step]) + c.above;
     const int column = (int)(v / c.column_stride % c.n_columns - column_shift[step]) + c.left;
-    const int block = block_of[own], at = row * c.width + column;
+    const int at = row * c.width + column;
     atomicMax(first + (long long)block * n_places + at, c.n_planes - step);
     if (atomicMax(last + (long long)block * n_places + at, step + 1) == 0)
         line[(long long)block * n_most + atomicAdd(n_lines + block, 1)] = at;
@@ -80,18 +84,27 @@ struct alignas(16) Four {
     float value[4];
 };
 
-// Deposits of all lanes in one voxel, from what is on its way and what is released there; returns whether any exceeds its
-// limit. `kernel` is the voxel's hardness in the block's first beamlet, `per_beamlet` floats from one to the next.
+// Whether any of the threads that carry a line says so. They are neighbours in a warp and take every step together.
+__device__ static bool any_of_line(bool own) {
+#if PER_THREAD == LANES
+    return own;
+#else
+    const unsigned together = LANES / PER_THREAD, first = threadIdx.x % 32 / together * together;
+    return __any_sync(((1u << together) - 1) << first, own);
+#endif
+}
+
+// Deposits of a thread's lanes in one voxel, from what is on its way and what is released there; returns whether any exceeds
+// its limit. `kernel` is the voxel's hardness in the first beamlet, `per_beamlet` floats from one to the next.
 template <bool RELEASES>
-__device__ static bool deposit(float y, float (&state)[COMPONENTS][LANES], const Four *__restrict__ share,
+__device__ static bool deposit(float y, float (&state)[COMPONENTS][PER_THREAD], const Four *__restrict__ share,
                                const float *__restrict__ kernel, long long per_beamlet, const float *__restrict__ limit,
                                Four *__restrict__ energy) {
     float first_m, first_q;
     path_terms(y, first_m, first_q);
     bool some = false;
-    // Four lanes at a time, so that no more than they and the states want registers.
 #pragma unroll
-    for (int four = 0; four < LANES / 4; ++four) {
+    for (int four = 0; four < PER_THREAD / 4; ++four) {
         Four released = {};
         if (RELEASES) released = share[four];
         float m = first_m, q = first_q, here[4] = {};
@@ -121,11 +134,11 @@ __device__ static bool deposit(float y, float (&state)[COMPONENTS][LANES], const
 }
 
 // Follows the lines of one cone from their first source on: beyond the last one until reach_cm, or until no lane deposits more
-// than its limit (limit [block][lane]). One thread a line (x) of a block (y), all lanes of it in its registers.
-// per_cone [beamlet][hardness][component] of this cone.
+// than its limit (limit [block][lane]). x: line and, PER_THREAD lanes each, the threads that share it; y: block.
+// per_cone [beamlet][hardness][component] of this cone; offset [step]: of a line's voxel from the line's row and column.
 extern "C" __global__ void follow_lines(const int *__restrict__ cone, const long long *__restrict__ row_shift,
-                                        const long long *__restrict__ column_shift, float step_cm, float smallest_exponent,
-                                        float reach_cm, const float *__restrict__ density,
+                                        const long long *__restrict__ column_shift, const int *__restrict__ offset,
+                                        float step_cm, float smallest_exponent, float reach_cm, const float *__restrict__ density,
                                         const unsigned char *__restrict__ hardness, long long n_voxels,
                                         const long long *__restrict__ block, const float *__restrict__ per_cone,
                                         long long per_beamlet, const float *__restrict__ limit, const int *__restrict__ first,
@@ -133,30 +146,33 @@ extern "C" __global__ void follow_lines(const int *__restrict__ cone, const long
                                         const int *__restrict__ n_lines, int n_places, int n_most,
                                         const float *__restrict__ share, float *__restrict__ energy,
                                         unsigned char *__restrict__ touched, int n_chunks) {
-    const int own = blockIdx.x * blockDim.x + threadIdx.x, in = blockIdx.y;
-    if (own >= n_lines[in]) return;
+    const int own = blockIdx.x * blockDim.x + threadIdx.x, in = blockIdx.y, lane = own * PER_THREAD % LANES;
+    if (own / (LANES / PER_THREAD) >= n_lines[in]) return;
     const Cone &c = *reinterpret_cast<const Cone *>(cone);
-    const int at = line[(long long)in * n_most + own];
+    const int at = line[(long long)in * n_most + own / (LANES / PER_THREAD)];
     const int row = at / c.width - c.above, column = at % c.width - c.left;
     const int begin = c.n_planes - first[(long long)in * n_places + at], end = last[(long long)in * n_places + at] - 1;
-    const float *kernels = per_cone + block[in] * per_beamlet, *limits = limit + in * LANES;
-    float state[COMPONENTS][LANES] = {}, beyond = 0;
-    for (int n = begin; n < c.n_planes && beyond <= reach_cm; ++n) {
-        const int r = row + (int)row_shift[n], s = column + (int)column_shift[n];
-        if (r < 0 || r >= c.n_rows || s < 0 || s >= c.n_columns) break;
-        const int plane = c.forward ? n : c.n_planes - 1 - n;
-        const long long v = (long long)plane * c.plane_stride + (long long)r * c.row_stride + (long long)s * c.column_stride;
+    const float *kernels = per_cone + (block[in] + lane) * per_beamlet, *limits = limit + in * LANES + lane;
+    int leaves = begin;
+    while (leaves < c.n_planes && (unsigned)(row + (int)row_shift[leaves]) < (unsigned)c.n_rows &&
+           (unsigned)(column + (int)column_shift[leaves]) < (unsigned)c.n_columns)
+        ++leaves;
+    const int base = row * c.row_stride + column * c.column_stride;
+    float state[COMPONENTS][PER_THREAD] = {}, beyond = 0;
+#pragma unroll 1
+    for (int n = begin; n < leaves && beyond <= reach_cm; ++n) {
+        const long long v = base + offset[n];
         const float along = density[v] * step_cm;
         if (along <= 0) continue;
         touched[(long long)in * n_chunks + v / CHUNK] = 1;
-        const long long place = (in * n_voxels + v) * LANES;
+        const long long place = (in * n_voxels + v) * LANES + lane;
         Four *here = reinterpret_cast<Four *>(energy + place);
         if (n <= end) {
             const Four *released = reinterpret_cast<const Four *>(share + place);
             deposit<true>(smallest_exponent * along, state, released, kernels + hardness[v] * COMPONENTS, per_beamlet, limits, here);
         } else {
             beyond += along;
-            if (!deposit<false>(smallest_exponent * along, state, nullptr, nullptr, 0, limits, here)) break;
+            if (!any_of_line(deposit<false>(smallest_exponent * along, state, nullptr, nullptr, 0, limits, here))) break;
         }
     }
 }

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 FOLDER = Path(__file__).parent
 THREADS = 128  # a block
+SERIES_BELOW = 0.25  # see path_terms.h
 Buffer = Any  # a device's array: it has a shape and a dtype, can be reshaped and cut along its first axis
 Derivation = Callable[[NDArray[Any]], NDArray[Any]]
 

@@ -12,11 +12,10 @@ from kernels.cones import N_TERMS
 from kernels.contract import BeamGeometry, GridGeometry, Released
 from kernels.cuda.device import device
 from kernels.cuda.released import on_device
-from kernels.cuda.runtime import Buffer, Runtime, Source
+from kernels.cuda.runtime import SERIES_BELOW, Buffer, Runtime, Source
 from kernels.lines import PLANE_ROW_COLUMN, LineSteps, line_steps
 
 VOLUMES = 8  # directions a launch: enough lines to fill a large device, few enough volumes for its second-level cache
-SERIES_BELOW = 0.25  # of y: above, q = 1 - (1 - e^-y) / y loses nothing by the subtraction
 NATIVE, TURNED = (0, 1, 2), (0, 2, 1)  # order of the array axes in memory: columns of lines are always the last
 
 

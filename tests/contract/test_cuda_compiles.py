@@ -8,10 +8,10 @@ import subprocess
 import pytest
 
 from kernels.backend import MODULES
-from kernels.cuda import columns, influence, superpose, terma
+from kernels.cuda import columns, coverage, influence, superpose, terma
 from kernels.cuda.runtime import FOLDER
 
-LAUNCHERS = (terma, superpose, influence, columns)
+LAUNCHERS = (terma, superpose, coverage, influence, columns)
 SOURCES = [source for launcher in LAUNCHERS for source in launcher.SOURCES]
 
 
@@ -26,7 +26,7 @@ def test_nvcc_compiles_for_sm_90(source, tmp_path):
     # mutant: a definition missing; a kernel that spills its registers
     if shutil.which("nvcc") is None:
         pytest.skip("no nvcc to compile the CUDA kernels with")
-    command = ["nvcc", "-arch=sm_90", "-std=c++17", "-cubin", "-Xptxas", "-v", *source.defines]
+    command = ["nvcc", "-arch=sm_90", "-std=c++17", "-cubin", "-Xptxas", "-v", f"-I{FOLDER}", *source.defines]
     command += ["--fmad=false"] if source.exact else []
     done = subprocess.run(
         [*command, "-o", str(tmp_path / "out.cubin"), str(FOLDER / source.file)], capture_output=True, text=True, timeout=300
