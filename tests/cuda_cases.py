@@ -106,7 +106,7 @@ def random_columns(n_rows: int = 300, n_columns: int = 30):
 
 
 def coverage_arguments():
-    """Arguments of `split_field`: beamlets on both sides of the axis, some absent, one leaf pair missing, points on edges."""
+    """Arguments of `split_field`: beamlets around the axis, one absent, a leaf pair missing, points on edges."""
     random = np.random.default_rng(9)
     n = 200
     centre = random.uniform(-20, 20, (n, 3)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""CUDA `deposit_columns`: a few threads a cone line, blocks of beamlets side by side. See `kernels.contract`, `influence.cu`."""
+"""CUDA `deposit_columns`: a few threads a cone line, blocks side by side. See `kernels.contract` and `influence.cu`."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _some(sources: BeamletSources, first: int, last: int) -> BeamletSources:
 
 def _cones(on: Runtime, shape_zyx: tuple[int, ...], kernels: ConeKernels, lines: ConeLines) -> _Cones:
     """Every cone's `Cone`, and where each step of a line lies from the line's own row and column."""
-    n_z, n_y, n_x = shape_zyx
+    n_y, n_x = shape_zyx[1:]
     strides, shape = np.array([n_y * n_x, n_x, 1]), np.array(shape_zyx)
     table = np.zeros((len(lines.step_cm), 10), np.int32)
     offset, n_places = np.zeros(lines.row_shift.shape, np.int32), 0
@@ -215,7 +215,13 @@ def _follow(on: Runtime, source: Source, patient: _Patient, cones: _Cones, block
         entries = blocks.voxel, blocks.block_of, np.int64(n_entries)
         on.start(source, "find_lines", (n_entries, 1), (*walk, *entries, *sizes, *tables))
         arguments = (
-            *(*walk, cones.offset[k], np.float32(cones.step_cm[k]), np.float32(cones.smallest_per_cm), np.float32(cones.reach_cm)),
+            *(
+                *walk,
+                cones.offset[k],
+                np.float32(cones.step_cm[k]),
+                np.float32(cones.smallest_per_cm),
+                np.float32(cones.reach_cm),
+            ),
             *(patient.density, patient.hardness, np.int64(patient.n_voxels), blocks.block),
             *(kernels[k * n_bins * n_comp :], np.int64(per_beamlet), blocks.limit, *tables, *sizes),
             *(blocks.share, blocks.energy, blocks.touched, np.int32(patient.n_chunks)),
@@ -224,9 +230,7 @@ def _follow(on: Runtime, source: Source, patient: _Patient, cones: _Cones, block
         on.start(source, "forget_lines", (n_most, n_blocks), (line, n_lines[k], *sizes, first, last))
 
 
-def _collected(
-    on: Runtime, source: Source, patient: _Patient, cones: _Cones, blocks: _Blocks, threshold: float
-) -> Columns:
+def _collected(on: Runtime, source: Source, patient: _Patient, cones: _Cones, blocks: _Blocks, threshold: float) -> Columns:
     """The blocks' columns: dose above the threshold, in runs of neighbouring rows."""
     n_blocks, n_beamlets = len(blocks.sources.block) - 1, len(blocks.sources.start) - 1
     threads = patient.n_chunks * LANES, n_blocks
@@ -248,5 +252,5 @@ def _collected(
     level = on.zeros((level_start[-1],), np.uint16)
     places = on.put(run_start), on.put(level_start), run_row, run_length, level
     on.start(source, "write_entries", threads, (*common, *chosen, sizes, *places))
-    scale = on.get(largest) / np.float32(np.iinfo(np.uint16).max)
+    scale = (on.get(largest) / np.float32(np.iinfo(np.uint16).max)).astype(np.float32)
     return Columns(run_start, level_start, on.get(run_row), on.get(run_length), on.get(level), scale)

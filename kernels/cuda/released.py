@@ -13,6 +13,9 @@ class DeviceReleased(Released):
     """A `Released` whose `energy` is copied to the host when it is first read. `buffer` (G, z, y, x) lies on `runtime`."""
 
     __slots__ = ("_host", "buffer", "runtime")
+    _host: NDArray[np.float32] | None
+    buffer: Buffer
+    runtime: Runtime
 
     def __init__(self, start_zyx: tuple[int, int, int], buffer: Buffer, runtime: Runtime) -> None:
         for name, value in (("start_zyx", start_zyx), ("buffer", buffer), ("runtime", runtime), ("_host", None)):
@@ -21,11 +24,12 @@ class DeviceReleased(Released):
     @property
     def energy(self) -> NDArray[np.float32]:  # type: ignore[override]
         """Energy (G, z, y, x) on the host; read-only, as what is on the device would not follow a change."""
-        if self._host is None:
-            copy = self.runtime.get(self.buffer)
-            copy.flags.writeable = False
-            object.__setattr__(self, "_host", copy)
-        return self._host
+        host = self._host
+        if host is None:
+            host = self.runtime.get(self.buffer)
+            host.flags.writeable = False
+            object.__setattr__(self, "_host", host)
+        return host
 
     @property
     def box(self) -> tuple[slice, slice, slice]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,4 +66,4 @@ def packed(on: Runtime, arrays: tuple[NDArray[np.floating], ...]) -> list[Buffer
     """Arrays as float64 on a device by one copy, each a part of it, in their order."""
     sizes = np.cumsum([0, *(np.size(a) for a in arrays)])
     buffer = on.put(np.concatenate([np.asarray(a, np.float64).reshape(-1) for a in arrays]))
-    return [buffer[a:b] for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+    return [buffer[a:b] for a, b in pairwise(sizes)]

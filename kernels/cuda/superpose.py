@@ -57,7 +57,7 @@ def superpose(
 ) -> NDArray[np.float32]:
     """Energy deposited per cm³ (z, y, x), collapsed cones along lines of voxels. See `kernels.contract`."""
     on = runtime or device()
-    n_beams, _, n_fields, n_comp = cone_kernels.shape
+    n_fields, n_comp = cone_kernels.shape[2:]
     source = source_of(n_fields // N_TERMS, n_comp)
     steps = [line_steps(d, grid.shape_zyx, grid.spacing_zyx_mm) for d in directions]
     total = on.zeros(grid.shape_zyx, np.float32)
