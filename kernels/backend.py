@@ -6,7 +6,7 @@ from importlib import import_module
 
 from kernels.contract import Backend, BackendUnavailable
 
-BACKENDS = ("cpu", "reference")
+BACKENDS = ("cpu", "cuda", "reference")
 MODULES = {
     "terma": ("terma",),
     "superpose": ("superpose",),
@@ -17,12 +17,30 @@ MODULES = {
 
 
 def get_backend(name: str) -> Backend:
-    """The operations of backend `name` (see `kernels.contract`). Raises BackendUnavailable when it cannot run here."""
+    """The operations of backend `name` (see `kernels.contract`). Raises BackendUnavailable when it cannot run here.
+
+    For "cuda" a device has answered and all kernels are compiled when this returns.
+    """
     if name not in BACKENDS:
-        raise BackendUnavailable(f"backend {name!r} is not available; there are {', '.join(BACKENDS)}")
-    operations = {
-        operation: getattr(import_module(f"kernels.{name}.{module}"), operation)
-        for module, names in MODULES.items()
-        for operation in names
-    }
+        raise BackendUnavailable(f"backend {name!r} is not known; there are {', '.join(BACKENDS)}")
+    device = import_module("kernels.cuda.device").device() if name == "cuda" else None
+    modules = {module: import_module(f"kernels.{name}.{module}") for module in MODULES}
+    if device is not None:
+        for module in modules.values():
+            for source in module.SOURCES:
+                device.module(source)
+    operations = {operation: getattr(modules[module], operation) for module, names in MODULES.items() for operation in names}
     return Backend(name=name, **operations)
+
+
+def available_backends() -> tuple[str, ...]:
+    """Those of `BACKENDS` that run here."""
+    return tuple(name for name in BACKENDS if _runs(name))
+
+
+def _runs(name: str) -> bool:
+    try:
+        get_backend(name)
+    except BackendUnavailable:
+        return False
+    return True

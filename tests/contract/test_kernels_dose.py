@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from kernels.backend import BACKENDS, get_backend
+from kernels.backend import BACKENDS, available_backends, get_backend
 from kernels.contract import BackendUnavailable, BeamGeometry, BeamTables, GridGeometry, Released, fluence_table
 from kernels.directions import direction_set
 from kernels.lines import line_steps
@@ -45,7 +45,14 @@ def deposited(name):
     return get_backend(name).superpose(body(), released, kernels, direction_set(86), **options)
 
 
-OTHERS = [name for name in BACKENDS if name != "reference"]
+HERE = available_backends()
+OTHERS = [
+    pytest.param(name, marks=(pytest.mark.gpu, pytest.mark.skipif("cuda" not in HERE, reason="no CUDA device")))
+    if name == "cuda"
+    else name
+    for name in BACKENDS
+    if name != "reference"
+]
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -93,4 +100,4 @@ def test_every_voxel_lies_on_one_line_that_stays_near_its_direction(direction):
 def test_an_unknown_backend_is_refused():
     # mutant: fallback to cpu
     with pytest.raises(BackendUnavailable):
-        get_backend("cuda")
+        get_backend("metal")

@@ -203,8 +203,8 @@ def test_dose_follows_a_patient_along_the_beam(voxels, tolerance):
 
 
 def test_edges_waver_little_when_the_patient_moves_along_the_beam():
-    # mutant: every cone walked at one phase (single voxels of 5 mm then differ by 8.6 % of the maximum, 2.6 % rms). All lines
-    # of a direction step aside in the same planes, which are other planes of the patient now.
+    # mutant: every cone walked at one phase (single voxels of 5 mm then differ by 8.6 % of the maximum, 2.6 % rms). All
+    # lines of a direction step aside in the same planes, which are other planes of the patient now.
     straight, moved = pair_of_doses(1.0, 1)
     difference = (np.roll(straight, 1, 1) - moved)[:, 3:-3] / moved.max()
     lit = moved[:, 3:-3] > 0.1 * moved.max()
