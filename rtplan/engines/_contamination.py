@@ -24,6 +24,7 @@ from rtplan.library.water import load_attenuation
 PIXEL_MM = 5.0
 DEPTH_STEP_CM = 0.05
 COARSER = 4
+_DEPTHS = 20  # of the search for what lies within the range
 _EVERYWHERE_MM = 1e4
 
 
@@ -62,7 +63,8 @@ def _near_the_surface(
     geometry = GridGeometry((n_z, n_y, n_x), (spacing[0], spacing[1], spacing[2]), (origin[0], origin[1], origin[2]))
     # As far again as a coarse voxel is long, and its neighbours: the depth of its middle is not that of its corners.
     deepest = range_cm + float(np.linalg.norm(spacing)) / 10.0
-    tables = BeamTables(deepest, np.array([[1.0, 1.0, 0.0]]), np.array([0.0, _EVERYWHERE_MM]), np.array([1.0, 1.0]))
+    here = np.where(np.arange(_DEPTHS + 2) <= _DEPTHS, 1.0, 0.0)[None]
+    tables = BeamTables(deepest / _DEPTHS, here, np.array([0.0, _EVERYWHERE_MM]), np.array([1.0, 1.0]))
     found = backend.terma(coarse, grid=geometry, beam=beam, fluence=fluence, tables=tables)[0] > 0
     wide: NDArray[np.bool_] = maximum_filter(found, size=3)
     for axis in range(3):
