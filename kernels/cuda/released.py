@@ -22,7 +22,7 @@ class DeviceReleased(Released):
             object.__setattr__(self, name, value)
 
     @property
-    def energy(self) -> NDArray[np.float32]:  # type: ignore[override]
+    def energy(self) -> NDArray[np.float32]:
         """Energy (G, z, y, x) on the host; read-only, as what is on the device would not follow a change."""
         host = self._host
         if host is None:
