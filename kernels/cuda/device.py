@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import DTypeLike, NDArray
 
 from kernels.contract import BackendUnavailable
-from kernels.cuda.runtime import FOLDER, THREADS, Buffer, Derivation, Source
+from kernels.cuda.runtime import THREADS, Buffer, Derivation, Source
 
 INSTALL = 'pip install "rtplan[gpu]"'
 
@@ -71,7 +71,7 @@ class CupyRuntime:
 
     def start(self, source: Source, kernel: str, threads: tuple[int, int], arguments: tuple[Any, ...]) -> None:
         """Runs a kernel on the default stream."""
-        blocks = -(-threads[0] // THREADS), threads[1]
+        blocks = int(-(-threads[0] // THREADS)), int(threads[1])
         if blocks[0] and blocks[1]:
             self.module(source).get_function(kernel)(blocks, (THREADS,), arguments)
 
@@ -84,7 +84,7 @@ class CupyRuntime:
 def _module(source: Source) -> Any:
     import cupy
 
-    options = ("-std=c++17", f"-I{FOLDER}", *source.defines, *(("--fmad=false",) if source.exact else ()))
+    options = ("-std=c++17", *source.defines, *(("--fmad=false",) if source.exact else ()))
     try:
         module = cupy.RawModule(code=source.text, options=options)
         module.compile()

@@ -248,8 +248,8 @@ def _collected(on: Runtime, source: Source, patient: _Patient, cones: _Cones, bl
     own = np.arange(LANES) < np.diff(blocks.sources.block)[:, None]
     ends = np.cumsum(on.get(totals).reshape(n_blocks, LANES, 2)[own], axis=0, dtype=np.int64)
     run_start, level_start = (np.concatenate([[0], ends[:, i]]).astype(np.int64) for i in range(2))
-    run_row, run_length = on.zeros((run_start[-1],), np.int32), on.zeros((run_start[-1],), np.uint16)
-    level = on.zeros((level_start[-1],), np.uint16)
+    run_row, run_length = on.zeros((int(run_start[-1]),), np.int32), on.zeros((int(run_start[-1]),), np.uint16)
+    level = on.zeros((int(level_start[-1]),), np.uint16)
     places = on.put(run_start), on.put(level_start), run_row, run_length, level
     on.start(source, "write_entries", threads, (*common, *chosen, sizes, *places))
     scale = (on.get(largest) / np.float32(np.iinfo(np.uint16).max)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,7 @@ FOLDER = Path(__file__).parent
 THREADS = 128  # a block
 SERIES_BELOW = 0.25  # see path_terms.h
 Buffer = Any  # a device's array: it has a shape and a dtype, can be reshaped and cut along its first axis
+_INCLUDE = re.compile(r'^#include "(.*)"$', re.MULTILINE)
 Derivation = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -28,13 +30,17 @@ class Source:
 
     @property
     def text(self) -> str:
-        """What the file holds."""
-        return (FOLDER / self.file).read_text(encoding="utf-8")
+        """What the file holds, headers and all: a compiler's cache that knows the text then knows everything."""
+        return _INCLUDE.sub(lambda found: _read(found[1]), _read(self.file))
 
     @property
     def defines(self) -> tuple[str, ...]:
         """The definitions as every compiler takes them."""
         return tuple(f"-D{name}={value!r}" for name, value in self.definitions)
+
+
+def _read(file: str) -> str:
+    return (FOLDER / file).read_text(encoding="utf-8")
 
 
 class Runtime(Protocol):

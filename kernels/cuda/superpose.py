@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from kernels.contract import BeamGeometry, GridGeometry, Released
 from kernels.cuda.device import device
 from kernels.cuda.released import on_device
 from kernels.cuda.runtime import SERIES_BELOW, Buffer, Runtime, Source
-from kernels.lines import PLANE_ROW_COLUMN, LineSteps, line_steps
+from kernels.lines import PLANE_ROW_COLUMN, line_steps
 
 VOLUMES = 8  # directions a launch: enough lines to fill a large device, few enough volumes for its second-level cache
 NATIVE, TURNED = (0, 1, 2), (0, 2, 1)  # order of the array axes in memory: columns of lines are always the last
@@ -33,6 +34,20 @@ class _Layout:
         """Elements from one voxel to the next by axis, in an array of this order."""
         _, middle, last = (shape_zyx[a] for a in self.order)
         return dict(zip(self.order, (middle * last, last, 1), strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Walk:
+    """Lines of the directions with the same axes: `chosen` of all, shifts (K, row or column, plane) on entering a plane.
+
+    Arrays are read-only: the device keeps them from one dose to the next.
+    """
+
+    axes: tuple[int, int, int]
+    chosen: NDArray[np.int64]
+    shifts: NDArray[np.int8]
+    forward: NDArray[np.int32]
+    step_cm: NDArray[np.float64]
 
 
 def source_of(n_groups: int, n_components: int) -> Source:
@@ -60,24 +75,45 @@ def superpose(
     on = runtime or device()
     n_fields, n_comp = cone_kernels.shape[2:]
     source = source_of(n_fields // N_TERMS, n_comp)
-    steps = [line_steps(d, grid.shape_zyx, grid.spacing_zyx_mm, p) for d, p in zip(directions, phases, strict=True)]
+    walks = _walks(np.column_stack([directions, phases]).tobytes(), grid.shape_zyx, grid.spacing_zyx_mm)
     total = on.zeros(grid.shape_zyx, np.float32)
     native = _native(on, source, electron_density_rel, released, grid)
-    for layout, classes in ((native, PLANE_ROW_COLUMN[:2]), (None, PLANE_ROW_COLUMN[2:])):
-        if not any(s.axes in classes for s in steps):
+    for order in (NATIVE, TURNED):
+        own = [w for w in walks if (w.axes[2] == 2) == (order == NATIVE)]
+        if not own:
             continue
-        lying = layout or _turned(on, source, native)
+        lying = native if order == NATIVE else _turned(on, source, native)
         volumes = on.zeros((VOLUMES, int(np.prod(grid.shape_zyx))), np.float32)
-        for axes in classes:
-            chosen = [k for k, s in enumerate(steps) if s.axes == axes]
-            kernels = np.ascontiguousarray(cone_kernels[:, chosen].swapaxes(0, 1), dtype=np.float32)
-            path = np.array([steps[k].step_cm * smallest_exponent_per_cm for k in chosen], np.float32)
-            affine = np.stack([_affine(beam, grid, axes) for beam in beams]).astype(np.float32)
-            _sweep(on, source, lying, released, affine, kernels, [steps[k] for k in chosen], path, volumes)
+        for walk in own:
+            kernels = np.ascontiguousarray(cone_kernels[:, walk.chosen].swapaxes(0, 1), dtype=np.float32)
+            path = (walk.step_cm * smallest_exponent_per_cm).astype(np.float32)
+            affine = np.stack([_affine(beam, grid, walk.axes) for beam in beams]).astype(np.float32)
+            _sweep(on, source, lying, released, affine, kernels, walk, path, volumes)
         sizes = (np.int32(n) for n in grid.shape_zyx)
-        arguments = (volumes, np.int32(VOLUMES), *sizes, np.int32(lying.order == TURNED), total)
+        arguments = (volumes, np.int32(VOLUMES), *sizes, np.int32(order == TURNED), total)
         on.start(source, "gather", (int(np.prod(grid.shape_zyx)), 1), arguments)
     return on.get(total)
+
+
+@lru_cache(maxsize=8)
+def _walks(
+    directions_phases: bytes, shape_zyx: tuple[int, int, int], spacing_zyx_mm: tuple[float, float, float]
+) -> tuple[_Walk, ...]:
+    """Lines of all directions and phases (K, 4) float64, class by class of their axes."""
+    rows = np.frombuffer(directions_phases).reshape(-1, 4)
+    steps = [line_steps(row[:3], shape_zyx, spacing_zyx_mm, float(row[3])) for row in rows]
+    walks = []
+    for axes in PLANE_ROW_COLUMN:
+        chosen = np.array([k for k, s in enumerate(steps) if s.axes == axes], np.int64)
+        if not chosen.size:
+            continue
+        own = [steps[k] for k in chosen]
+        shifts = np.stack([[np.diff(a, prepend=0) for a in (s.row_shift, s.column_shift)] for s in own]).astype(np.int8)
+        forward = np.array([s.planes[0] == 0 for s in own], np.int32)
+        for array in (shifts, forward):
+            array.flags.writeable = False
+        walks.append(_Walk(axes, chosen, shifts, forward, np.array([s.step_cm for s in own])))
+    return tuple(walks)
 
 
 def _native(
@@ -138,24 +174,21 @@ def _sweep(
     released: Sequence[Released],
     affine: NDArray[np.float32],
     kernels: NDArray[np.float32],
-    steps: Sequence[LineSteps],
+    walk: _Walk,
     path: NDArray[np.float32],
     volumes: Buffer,
 ) -> None:
     """Adds the directions of one class of axes, `VOLUMES` a launch, each to the volume of its place in the launch."""
-    if not steps:
-        return
-    axes = steps[0].axes
+    axes = walk.axes
     n_planes, n_rows, n_columns = (layout.shape_zyx[a] for a in axes)
     strides = layout.strides(layout.shape_zyx)
     boxes, sources = on.put(_boxes(on, layout, released, axes)), (on.put(affine), on.put(kernels))
-    shifts = np.stack([np.stack([np.diff(a, prepend=0) for a in (s.row_shift, s.column_shift)]) for s in steps])
-    walk = on.put(shifts.astype(np.int8)), on.put(np.array([s.planes[0] == 0 for s in steps], np.int32)), on.put(path)
-    for first in range(0, len(steps), VOLUMES):
-        part = slice(first, min(first + VOLUMES, len(steps)))
+    lines = on.put(walk.shifts), on.put(walk.forward), on.put(path)
+    for first in range(0, len(path), VOLUMES):
+        part = slice(first, min(first + VOLUMES, len(path)))
         arguments = (
             *(layout.density, layout.lit, boxes, sources[0], sources[1][part], np.int32(len(released))),
-            *(w[part] for w in walk),
+            *(a[part] for a in lines),
             *(np.int32(n) for n in (n_planes, n_rows, n_columns, strides[axes[0]], strides[axes[1]])),
             volumes,
         )
