@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.egsnrc_cases import ReferenceField, load_field
+from benchmarks.gamma_index import averaged
 from benchmarks.peers import accuracy
 from benchmarks.peers.environments import PEERS, PYDOSERT, PYRADPLAN, RTPLAN_SCRIPT, Peer, PeerFailed, default_folder
 from benchmarks.peers.environments import interpreter as peer_interpreter
@@ -162,7 +163,7 @@ def slab_rows(slabs: dict[str, ReferenceField], engine: Callable[[ReferenceField
         if isinstance(dose, str):
             rows[case] = {"error": dose}
         else:
-            doses[case] = field.on_voxels(dose)
+            doses[case] = averaged(dose, field.density.grid, field.edges_zyx_mm)
     if accuracy.WATER_CASE not in doses:
         return {case: {"error": "no dose in water"} for case in slabs} | rows
     scale = accuracy.scale_to_reference(accuracy.axis_curve(slabs[accuracy.WATER_CASE], doses[accuracy.WATER_CASE]))
