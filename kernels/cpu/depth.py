@@ -16,9 +16,9 @@ from kernels.rays import Raster
 
 
 def ray_depths(
-    electron_density_rel: NDArray[np.float32], grid: GridGeometry, beam: BeamGeometry, rays: Raster
+    electron_density_rel: NDArray[np.float32], grid: GridGeometry, beam: BeamGeometry, rays: Raster, deepest_cm: float
 ) -> NDArray[np.float32]:
-    """∫ρe dl from the source to each node of each ray, cm: (n_y, n_x, n_nodes)."""
+    """∫ρe dl from the source to each node of each ray, cm: (n_y, n_x, n_nodes). Not followed beyond `deepest_cm`."""
     out = np.empty((rays.n_y, rays.n_x, rays.n_nodes), dtype=np.float32)
     _ray_depths(
         electron_density_rel,
@@ -28,13 +28,14 @@ def ray_depths(
         np.ascontiguousarray(beam.axes, dtype=np.float64),
         float(beam.sad_mm),
         (float(rays.first_x), float(rays.first_y), rays.step_mm, rays.start_mm, rays.node_mm),
+        float(deepest_cm),
         out,
     )
     return out
 
 
 @njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _ray_depths(density, spacing, origin, source, axes, sad, rays, out):
+def _ray_depths(density, spacing, origin, source, axes, sad, rays, deepest, out):
     first_x, first_y, step, start, node = rays
     for j in prange(out.shape[0]):
         v = (first_y + j + 0.5) * step / sad
@@ -43,11 +44,11 @@ def _ray_depths(density, spacing, origin, source, axes, sad, rays, out):
             ray_x = u * axes[0, 0] + v * axes[1, 0] - axes[2, 0]
             ray_y = u * axes[0, 1] + v * axes[1, 1] - axes[2, 1]
             ray_z = u * axes[0, 2] + v * axes[1, 2] - axes[2, 2]
-            _ray(density, spacing, origin, source, (ray_x, ray_y, ray_z), start, node, out[j, i])
+            _ray(density, spacing, origin, source, (ray_x, ray_y, ray_z), start, node, deepest, out[j, i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _ray(density, spacing, origin, source, ray, start, node, out):
+def _ray(density, spacing, origin, source, ray, start, node, deepest, out):
     """One ray, t measured along the beam axis (mm), from face to face of the voxels on the way (Siddon 1985)."""
     shape = density.shape
     out[:] = 0
@@ -78,7 +79,7 @@ def _ray(density, spacing, origin, source, ray, start, node, out):
             n += 1
         total += (end - t) * rho
         t = end
-        if end >= leave:
+        if end >= leave or total * to_cm > deepest:
             break
         if end == next_x:
             ix += step_x

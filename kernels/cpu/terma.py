@@ -32,6 +32,8 @@ def terma(
     if released.size == 0:
         return Released(start, released)
     density = np.ascontiguousarray(electron_density_rel, dtype=np.float32)
+    # A table that ends with nothing releases nothing beyond.
+    deepest = np.inf if np.any(tables.terma_per_cm[:, :, -1] != 0) else float(tables.terma_per_cm.shape[2] - 1)
     _terma(
         density,
         np.array(grid.spacing_zyx_mm[::-1]),
@@ -46,9 +48,10 @@ def terma(
             _per_mm(fluence.y_edges_mm),
             fluence.integral,
         ),
-        ray_depths(density, grid, beam, rays),
+        ray_depths(density, grid, beam, rays, deepest * tables.depth_step_cm),
         (float(rays.first_x), float(rays.first_y), rays.step_mm, rays.start_mm, rays.node_mm),
         float(tables.depth_step_cm),
+        deepest,
         np.ascontiguousarray(tables.terma_per_cm.transpose(0, 2, 1)),
         np.ascontiguousarray(tables.softening_radius_mm),
         np.ascontiguousarray(tables.off_axis_radius_mm),
@@ -150,6 +153,7 @@ def _terma(
     depths,
     rays,
     depth_step,
+    deepest,
     terma_per_cm,
     softening_radius,
     off_axis_radius,
@@ -160,7 +164,6 @@ def _terma(
     """Fills `out` (G, z, y, x) of the box."""
     n_groups, n_z, n_y, n_x = out.shape
     n_depths = terma_per_cm.shape[1]
-    deepest = np.inf if np.any(terma_per_cm[:, n_depths - 1] != 0) else float(n_depths - 1)
     margin = sqrt(spacing[0] ** 2 + spacing[1] ** 2 + spacing[2] ** 2)
     for iz in prange(n_z):
         z = origin[2] + (start[0] + iz) * spacing[2]
