@@ -292,19 +292,19 @@ def finished(
     backend: str,
     progress: Progress,
 ) -> Planned:
-    """The plan with MU corrected by the dose in final quality and normalised by the protocol's rule, and that dose."""
+    """The plan with MU corrected by the full dose and normalised by the protocol's rule, and its dose in final quality."""
     goals = tuple(g.structure for g in patient.prescription.goals if g.structure in patient.structures)
     targets = tuple(t.name for t in patient.prescription.targets)
     grid = planning_grid(patient.structures, targets + goals, inputs.protocol.dose_grid_mm)
     density = resample_density(patient.density, grid)
 
-    def dose_of(plan: DeliverablePlan) -> Dose:
-        return plan_dose(density, plan, inputs.machine, quality="final", backend=backend, engine=ENGINE)
+    def dose_of(plan: DeliverablePlan, quality: str = "final") -> Dose:
+        return plan_dose(density, plan, inputs.machine, quality=quality, backend=backend, engine=ENGINE)
 
     plan = planning.reweighed(model, plan, planning.plan_dose_in_voxels(model, plan), progress)
     for i in range(FINAL_ROUNDS):
         progress("final_dose", i / (FINAL_ROUNDS + 2), "MU corrected by the full dose")
-        plan = planning.reweighed(model, plan, planning.dose_in_voxels(model, dose_of(plan)), progress)
+        plan = planning.reweighed(model, plan, planning.dose_in_voxels(model, dose_of(plan, "standard")), progress)
     dose = dose_of(plan)
     if inputs.protocol.normalisation is not None:
         factor = normalisation_factor(inputs.protocol.normalisation, dose, patient.structures, patient.prescription)
