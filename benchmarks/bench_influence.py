@@ -1,32 +1,39 @@
 """Influence matrix of the TG-119 C-shape: python -m benchmarks.bench_influence [--beams 7] [--device cpu]
 
 Seven beams, beamlets of 5 mm, a grid of 167 x 167 x 108 voxels of 3 mm, every body voxel a row: as in a real plan, but
-without DICOM. Processor time is of all threads. Memory is the peak of the resident set over what was there before.
+without DICOM. Processor time is of all threads; BLAS has one, for idle ones spin. Memory is the peak of the resident set
+over what was there before. An update is a voxel on a cone's line, for a block of up to 16 beamlets at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported
+
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.results_file import write_results
-from benchmarks.roofline import ceilings
+from benchmarks.roofline import ceilings, copy_bytes_per_s, fp32_flops_per_s
+from kernels.cpu.influence import LANES
 from rtplan.domain.beams import Beam
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
-from rtplan.domain.influence import Beamlets, InfluenceOperator
+from rtplan.domain.influence import Beamlets
 from rtplan.domain.machine import BeamModel, Machine
 from rtplan.domain.progress import silent
+from rtplan.engines._cone_columns import ColumnInfluence, near_field_columns
 from rtplan.engines.collapsed_cone import PLUGIN
 from rtplan.library.machines import load_machine
 from rtplan.library.protocols import load_protocol
+from rtplan.library.water import load_kernel_table
 from rtplan.planning import fluence_maps
 from rtplan.steps.place_beams import place_beamlets
 from sample_data.phantom import axes, centred_grid
@@ -89,7 +96,7 @@ def fastest(action: Callable[[], Any]) -> dict[str, float]:
 
 
 def share_of_full_dose(
-    operator: InfluenceOperator, density: DensityImage, target: NDArray[np.bool_], model: BeamModel, device: str
+    operator: ColumnInfluence, density: DensityImage, target: NDArray[np.bool_], model: BeamModel, device: str
 ) -> dict[str, float]:
     """Dose of equal weights by the columns over that of the full engine: mean over the target, and over the body."""
     weights = np.ones(len(operator.beamlets))
@@ -106,6 +113,23 @@ def share_of_full_dose(
     }
 
 
+def rates(operator: ColumnInfluence, cpu_s: float) -> dict[str, float]:
+    """Updates of blocks and, each counted for the 16 beamlets that share it, their arithmetic: 4 flop a component."""
+    flops = 4.0 * load_kernel_table().exponents_per_cm.size * LANES
+    per_s = operator.columns.updates / cpu_s
+    return {
+        "block_updates": operator.columns.updates,
+        "block_updates_per_cpu_s": per_s,
+        "part_of_fp32_ceiling": per_s * flops / fp32_flops_per_s(1),
+    }
+
+
+def streamed(operator: ColumnInfluence, cpu_s: float) -> dict[str, float]:
+    """Bytes of the matrix read a second of processor time, and as a part of the copy ceiling."""
+    per_s = operator.n_bytes / cpu_s
+    return {"bytes_per_cpu_s": per_s, "part_of_copy_ceiling": per_s / copy_bytes_per_s(1)}
+
+
 def measure(n_beams: int, device: str) -> dict[str, Any]:
     """All figures, once compiled."""
     machine = load_machine("generic_6mv")
@@ -113,8 +137,8 @@ def measure(n_beams: int, device: str) -> dict[str, Any]:
     voxels = np.flatnonzero(density.mass_density_g_cm3.reshape(-1) > 0)
     beamlets = beamlets_of(target, density.grid, machine, n_beams)
 
-    def build() -> InfluenceOperator:
-        return PLUGIN.influence(density, beamlets, machine.beam, voxels, backend=device, progress=silent)
+    def build() -> ColumnInfluence:
+        return near_field_columns(density, beamlets, machine.beam, voxels, backend=device, progress=silent)
 
     build()
     before = forget_peak()
@@ -124,16 +148,16 @@ def measure(n_beams: int, device: str) -> dict[str, Any]:
     w = rng.random(len(beamlets)).astype(np.float32)
     g = rng.standard_normal(len(voxels)).astype(np.float32)
     operator.adjoint(operator.apply(w))
-    stored = operator.n_bytes
+    apply, adjoint = fastest(lambda: operator.apply(w)), fastest(lambda: operator.adjoint(g))
     figures = {
         "beamlets": len(beamlets),
         "rows": len(voxels),
         "nonzeros": operator.n_nonzero,
-        "matrix_bytes": stored,
+        "matrix_bytes": operator.n_bytes,
         "peak_memory_growth_bytes": memory,
-        "build": seconds,
-        "apply": fastest(lambda: operator.apply(w)),
-        "adjoint": fastest(lambda: operator.adjoint(g)),
+        "build": seconds | rates(operator, seconds["cpu_s"]),
+        "apply": apply | streamed(operator, apply["cpu_s"]),
+        "adjoint": adjoint | streamed(operator, adjoint["cpu_s"]),
         "apply_and_adjoint": fastest(lambda: operator.adjoint(operator.apply(w))),
         "share_of_full_dose": share_of_full_dose(operator, density, target, machine.beam, device),
         "machine": ceilings(),

@@ -62,7 +62,8 @@ class Columns:
     """A sparse non-negative matrix by columns, as runs of neighbouring rows: value = `scale`[j] · level.
 
     Column j has runs `run_start`[j] to `run_start`[j + 1] and levels `level_start`[j] to `level_start`[j + 1]. A run begins
-    in row `run_row` and takes the next `run_length` levels. Rows ascend in a column; stored levels may be 0.
+    in row `run_row` and takes the next `run_length` levels. Rows ascend in a column; stored levels may be 0. `updates` is
+    the work it took: voxels on cones' lines, for a block of beamlets at once; 0 where it was not counted.
     """
 
     run_start: NDArray[np.int64]
@@ -71,6 +72,7 @@ class Columns:
     run_length: NDArray[np.uint16]
     level: NDArray[np.uint16]
     scale: NDArray[np.float32]
+    updates: int = 0
 
     @property
     def n_bytes(self) -> int:
@@ -115,15 +117,19 @@ def columns_of(rows: Sequence[NDArray[np.int64]], values: Sequence[NDArray[np.fl
 
 def joined(parts: Iterable[Columns]) -> Columns:
     """All parts' columns in order. Each part is taken once and may then be freed: there are never two whole copies."""
+    updates = 0
     run_start, level_start, scale = [np.zeros(1, np.int64)], [np.zeros(1, np.int64)], []
     run_row, run_length, level = np.empty(0, np.int32), np.empty(0, np.uint16), np.empty(0, np.uint16)
     for part in parts:
         run_start.append(part.run_start[1:] + len(run_row))
         level_start.append(part.level_start[1:] + len(level))
         scale.append(part.scale)
+        updates += part.updates
         for whole, own in ((run_row, part.run_row), (run_length, part.run_length), (level, part.level)):
             used = len(whole)
             # Grows where it is: large arrays are moved by the page table, not copied.
             whole.resize(used + len(own), refcheck=False)
             whole[used:] = own
-    return Columns(np.concatenate(run_start), np.concatenate(level_start), run_row, run_length, level, np.concatenate(scale))
+    return Columns(
+        np.concatenate(run_start), np.concatenate(level_start), run_row, run_length, level, np.concatenate(scale), updates
+    )

@@ -95,6 +95,7 @@ def _deposit(density, released, hardness, sources, kernels, exponents, limits, l
         np.empty(1 << 16, np.uint16),
         np.zeros(n, np.float32),
     )
+    updates = 0
     for b in range(len(block) - 1):
         first, last = block[b], block[b + 1]
         n_sources = _place_sources(start, voxel, fraction, first, last, slot_of, slot_voxel, share, zyx, density.shape)
@@ -114,13 +115,15 @@ def _deposit(density, released, hardness, sources, kernels, exponents, limits, l
                 for h in range(len(cone)):
                     for i in range(COMPONENTS):
                         cone[h, i * LANES + lane] = kernels[0][first + lane, k, h, i]
-            n_slots = _cone(k, lines, density, cone, (exponents, limits[0], least), block_sources, places, n_slots, scratch)
+            how = (exponents, limits[0], least)
+            n_slots, walked = _cone(k, lines, density, cone, how, block_sources, places, n_slots, scratch)
+            updates += walked
         cone[:] = _ZERO
         out = _emit(first, last, n_slots, slot_of, slot_voxel, energy, per_energy, row_of, threshold, out)
         for s in range(n_slots):
             slot_of[slot_voxel[s]] = -1
     runs, levels = out[0][n], out[1][n]
-    return out[0], out[1], out[2][:runs].copy(), out[3][:runs].copy(), out[4][:levels].copy(), out[5]
+    return out[0], out[1], out[2][:runs].copy(), out[3][:runs].copy(), out[4][:levels].copy(), out[5], updates
 
 
 @numba.njit(nogil=True, cache=True)
@@ -157,13 +160,13 @@ def _place_sources(start, voxel, fraction, first, last, slot_of, slot_voxel, sha
 
 @numba.njit(nogil=True, cache=True)
 def _cone(k, lines, density, cone, limits, sources, places, n_slots, scratch):
-    """Deposits what all sources of a block send into direction k; returns the number of slots then in use."""
+    """Deposits what all sources of a block send into direction k; returns the slots then in use, and the voxels walked."""
     axes, forward, row_shift, column_shift, step_cm = lines
     line_of, found, slots, path, terms, state = scratch
     zyx, bins, share = sources
     exponents, reach_cm, least = limits
     a, b, c = axes[k, 0], axes[k, 1], axes[k, 2]
-    n_planes = density.shape[a]
+    n_planes, walked = density.shape[a], 0
     n_lines = _find_lines(zyx, (a, b, c), n_planes, forward[k], row_shift[k], column_shift[k], line_of, found)
     for i in range(n_lines):
         line = (forward[k], a, b, c, found[i, 0], found[i, 1], row_shift[k], column_shift[k], step_cm[k])
@@ -173,10 +176,11 @@ def _cone(k, lines, density, cone, limits, sources, places, n_slots, scratch):
         while alive and n < n_planes:
             count, along, n, n_slots = _gather(line, n, min(end, n_planes), left_cm, density, places, n_slots, slots, path)
             _path_terms(exponents[0], exponents[1], path[:count], terms, tail)
+            walked += count
             alive = _along_line(slots[:count], bins, terms, cone, share, state, places[2], least, tail)
             left_cm = left_cm - along if tail else reach_cm
             end, tail = end + TAIL_STEPS, True
-    return n_slots
+    return n_slots, walked
 
 
 @numba.njit(nogil=True, cache=True)

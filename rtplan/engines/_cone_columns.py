@@ -23,14 +23,14 @@ from rtplan.domain.progress import Progress
 from rtplan.engines._beamline import GY_PER_MEV_PER_G, Beamline, beamline, grid_geometry, load_backend
 from rtplan.library.water import load_kernel_table
 
-NEAR_FIELD_CM = 20.0  # radiological length of the cone lines beyond the last source; what lies beyond is the caller's to add
+REACH_CM = 20.0  # radiological length of the cone lines beyond the last source; what lies beyond is the caller's to add
 THRESHOLD = 5e-4  # of a column's largest value: smaller entries are left out
 DIRECTIONS = 86
 NEGLIGIBLE = 5e-4  # of a beamlet's largest release in a voxel: with less to deposit a line is followed no further
 _HARDNESS_STEP_CM = 3.0
 _SUB = 3  # points along each side of a voxel for its coverage by beamlets
 _TILE = (4, 4)  # rows and columns of beamlets in a block
-_BLOCKS_A_JOB = 8
+_BLOCKS_A_JOB = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,8 +91,9 @@ def near_field_columns(
 ) -> ColumnInfluence:
     """Dose of every beamlet for 1 MU in the voxels `voxel_index` of `density.grid`, Gy per fraction.
 
-    The same TERMA, kernels and recursion as the final dose, with 86 cones tilted to each beamlet's own axis, a point source,
-    and cone lines followed for 6 cm of water. The rest is smooth; the planner adds it as a measured residual.
+    The same TERMA, kernels and recursion as the final dose, with 86 cones tilted to each beamlet's own axis and a point
+    source; a cone's line is followed as long as it has something to deposit. The rest is smooth; the planner adds it as a
+    measured residual.
     """
     kernels = load_backend(backend)
     n_beams = len(beamlets.beams)
@@ -289,6 +290,6 @@ def _cone_kernels(line: Beamline, beamlets: Beamlets, own: NDArray[np.int64], mi
         per_cone.reshape(len(own), len(line.directions), n_bins, -1),
         (mixture @ line.kernels.local).astype(np.float32),
         load_kernel_table().exponents_per_cm,
-        NEAR_FIELD_CM,
+        REACH_CM,
         NEGLIGIBLE,
     )
