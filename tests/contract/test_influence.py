@@ -195,7 +195,8 @@ def test_columns_that_leave_nothing_out_sum_to_the_full_superposition():
     cones = np.zeros((1, len(case.directions), N_TERMS, len(table.exponents_per_cm)), np.float32)
     cones[0, :, 0] = same[0, :, 0]
     full = get_backend("reference").superpose(
-        case.density, [Released((0, 0, 0), released.reshape(1, *case.density.shape))], cones, case.directions, grid=case.grid,
+        case.density, [Released((0, 0, 0), released.reshape(1, *case.density.shape))], cones, case.directions,
+        grid=case.grid,
         beams=[BeamGeometry(np.array([0.0, -1000.0, 0.0]), np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]]), 1000.0)],
         smallest_exponent_per_cm=table.smallest_exponent_per_cm,
     )  # fmt: skip
