@@ -24,21 +24,23 @@ from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets
-from rtplan.domain.machine import BeamModel
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel
 from rtplan.domain.progress import silent
-from rtplan.engines._beamline import beamline, grid_geometry
-from rtplan.engines.collapsed_cone import PLUGIN, blurred_fluence
+from rtplan.engines._beamline import Beamline, beamline, grid_geometry
+from rtplan.engines._source_model import primary_fluence
+from rtplan.engines.collapsed_cone import PLUGIN, cones_of
 
 SPACING_MM = 3.0
-CONES = 86
+QUALITY = "standard"
 REPEATS = 10
 FLAT = np.array([0.0, 500.0]), np.array([1.0, 1.0])
+NO_HEAD = NO_EXTRA_FOCAL_SOURCE, NO_CONTAMINATION
 
 
 def model() -> BeamModel:
     """A spectrum of four energies like that of 6 MV, for the kernels only."""
     energy, fraction = np.array([0.5, 1.0, 2.0, 4.0]), np.array([0.35, 0.3, 0.25, 0.1])
-    return BeamModel("check", 6.0, energy, fraction, 2.6e9, 1.0, 1.0, 500.0, *FLAT, *FLAT, "for the check only")
+    return BeamModel("check", 6.0, energy, fraction, 2.6e9, 1.0, 1.0, 500.0, *FLAT, *FLAT, *NO_HEAD, "for the check only")
 
 
 def cylinder(size: int) -> DensityImage:
@@ -71,17 +73,17 @@ class Sweep:
 
     def __init__(self, density: DensityImage, maps: list[FluenceMap]) -> None:
         self.density, self.grid = density, grid_geometry(density.grid)
-        self.lines = [beamline(one.beam, model(), CONES) for one in maps]
-        self.tables = [blurred_fluence(one, model()) for one in maps]
+        self.lines = [beamline(one.beam, model()) for one in maps]
+        self.tables = [primary_fluence(one, model()) for one in maps]
+        self.set = cones_of(QUALITY)
         begin = time.perf_counter()
         slope = float(np.abs(self.tables[0].x_edges_mm).max() / 1000.0)
-        self.cones = np.stack(
-            [
-                cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, (slope, slope))
-                for line in self.lines
-            ]
-        )
+        self.cones = np.stack([self._cones(line, (slope, slope)) for line in self.lines])
         self.cones_ms = 1e3 * (time.perf_counter() - begin)
+
+    def _cones(self, line: Beamline, max_slope: tuple[float, float]) -> NDArray[np.float32]:
+        """Cone kernels of one beam."""
+        return cone_kernels(line.kernels.per_sr, line.theta_edges_rad, self.set.directions, line.geometry.axes, max_slope)
 
     def released(self, backend: str) -> list[Any]:
         """TERMA of every field."""
@@ -97,9 +99,10 @@ class Sweep:
             self.density.electron_density_rel,
             released,
             self.cones,
-            self.lines[0].directions,
+            self.set.directions,
             grid=self.grid,
             beams=[line.geometry for line in self.lines],
+            phases=np.full(len(self.set.directions), self.set.phases[0]),
             smallest_exponent_per_cm=self.lines[0].smallest_exponent_per_cm,
         )
         return result
@@ -167,14 +170,20 @@ def speeds(backend: str, size: int, control_points: int, half_mm: float) -> dict
     for name, side, count in cases:
         sweep = Sweep(cylinder(side), fields(count, 50.0))
         released = sweep.released(backend)
+        maps, density = fields(count, 50.0), sweep.density
         found[name] = {
             "shape": [side] * 3,
             "beams": count,
-            "cones": CONES,
+            "cones": len(sweep.set.directions),
             "terma": timed(backend, lambda sweep=sweep: sweep.released(backend)),
             "superpose": timed(backend, lambda sweep=sweep, released=released: sweep.superposed(backend, released)),
             "terma_and_superpose": timed(backend, lambda sweep=sweep: sweep.superposed(backend, sweep.released(backend))),
             "cone_kernels_on_the_host_ms": sweep.cones_ms,
+            "engine": timed(
+                backend,
+                lambda density=density, maps=maps: PLUGIN.dose(density, maps, model(), quality=QUALITY, backend=backend),
+                3,
+            ),
         }
     density, some = cylinder(size), beamlets(7, half_mm)
     voxels = np.flatnonzero(density.electron_density_rel.reshape(-1) > 0)

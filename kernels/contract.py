@@ -18,7 +18,8 @@ superpose
     u, v are the slopes of the beam's ray through the voxel's centre, τ the terms of `kernels.cones.tilt_terms`.
     released: a Released per beam, zero where the density is; cone_kernels (B, K, G * terms, I) float32; directions
     (K, 3) unit (x, y, z) -> energy deposited per cm³ (z, y, x) float32, in the unit of `released`. All beams share one
-    sweep a direction. What reaches the edge of the grid is lost. Lines: `kernels.lines.line_steps`.
+    sweep a direction. What reaches the edge of the grid is lost. Lines: `kernels.lines.line_steps` at the direction's
+    entry of `phases` (K,).
     Tolerance: 2e-5 of the maximum for a_0 ρe Δs up to 0.4 in a voxel; the result does not depend on the number of threads.
 
 split_field

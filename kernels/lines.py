@@ -28,9 +28,16 @@ PLANE_ROW_COLUMN = ((0, 1, 2), (1, 0, 2), (2, 0, 1))  # by dominant axis; column
 
 
 def line_steps(
-    direction_xyz: NDArray[np.float64], shape_zyx: tuple[int, int, int], spacing_zyx_mm: tuple[float, float, float]
+    direction_xyz: NDArray[np.float64],
+    shape_zyx: tuple[int, int, int],
+    spacing_zyx_mm: tuple[float, float, float],
+    phase: float = 0.5,
 ) -> LineSteps:
-    """Steps of the lines along a unit vector; shifts are rounded slopes, half a voxel off the true line at most."""
+    """Steps of the lines along a unit vector; shifts are the whole part of slope times step plus `phase`.
+
+    At phase 1/2 a line is half a voxel off the true one at most. All lines of a direction step aside in the same planes, so
+    field edges waver with them; lines of phases 1/4 and 3/4 together waver half as much.
+    """
     slope = np.asarray(direction_xyz, dtype=np.float64)[::-1] / np.asarray(spacing_zyx_mm)
     # Rounded, so that a tie between axes falls the same way whatever the last bit says.
     axis = int(np.argmax(np.round(np.abs(slope), 9)))
@@ -40,7 +47,7 @@ def line_steps(
 
     def shift(other: int) -> NDArray[np.int64]:
         per_plane = slope[other] / abs(slope[axis])
-        rounded: NDArray[np.int64] = np.rint(np.round(per_plane * step, 9)).astype(np.int64)
-        return rounded
+        whole: NDArray[np.int64] = np.floor(np.round(abs(per_plane) * step + phase, 9)).astype(np.int64)
+        return -whole if per_plane < 0 else whole
 
     return LineSteps(axes, planes.astype(np.int64), shift(axes[1]), shift(axes[2]), float(0.1 / abs(slope[axis])))

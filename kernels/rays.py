@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kernels.contract import BeamGeometry, FluenceTable, GridGeometry
 
-RAY_STEP = 0.5  # of the smallest voxel side: distance between rays on the isocentre plane, and between nodes along a ray
+RAY_STEP = 1.0  # of the smallest voxel side: distance between rays on the isocentre plane, and between nodes along a ray
 LEAST_RAY_STEP_MM = 1.0
 
 

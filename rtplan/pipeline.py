@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+from kernels.backend import get_backend
+from kernels.contract import BackendUnavailable
 from rtplan import planning
 from rtplan.dicom.read_ct import read_ct
 from rtplan.dicom.read_rtplan import ReadPlan, read_rtplan
@@ -22,7 +24,7 @@ from rtplan.dicom.write_rtdose import write_rtdose
 from rtplan.dicom.write_rtplan import write_rtplan
 from rtplan.dicom.write_rtstruct import write_rtstruct
 from rtplan.domain.case import Order
-from rtplan.domain.context import PlanContext
+from rtplan.domain.context import Delivery, PlanContext
 from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Goal
 from rtplan.domain.image import CtImage, DensityImage, HuCalibration
@@ -45,6 +47,7 @@ from rtplan.steps.ingest import body_findings, body_mask, densities, density_fin
 from rtplan.steps.optimise import VoxelSets, build_terms
 from rtplan.steps.place_beams import place_beamlets, place_beams, target_union
 from rtplan.steps.prescribe import prescribe
+from rtplan.steps.recalculation import delivery_findings, isocentre_findings
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_report
 from rtplan.steps.reread import confirm_written
 from rtplan.steps.segment import structures_from_contours
@@ -55,6 +58,7 @@ CALIBRATION = "generic_120kvp"
 ENGINE = "collapsed_cone"
 CHANNEL = "folder"
 RECALCULATION_GRID_MM = 2.5
+BACKEND_OF_DEVICE = {"auto": "cpu", "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
 FINAL_ROUNDS = 1  # how often the MU are optimised on the full dose in final quality
 T = TypeVar("T")
 
@@ -89,6 +93,14 @@ class Planned:
     beam_doses: tuple[Dose, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Recalculation:
+    """Dose of a plan from elsewhere, Gy over the whole course, and what its reviewer must know."""
+
+    dose: Dose
+    findings: tuple[Finding, ...]
+
+
 class Steps:
     """Runs steps and remembers how long each took; one instance per case."""
 
@@ -117,7 +129,13 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome
     plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, offset, progress))
     planned = steps.run("final_dose", lambda: finished(inputs, patient, model, plan, backend, progress))
     context = PlanContext(
-        planned.plan, inputs.machine, planned.dose, planned.beam_doses, patient.structures, patient.prescription
+        planned.plan,
+        inputs.machine,
+        patient.density,
+        planned.dose,
+        planned.beam_doses,
+        patient.structures,
+        patient.prescription,
     )
     verification = steps.run("verify", lambda: verify(context))
     failed = [c for c in verification.checks if not c.passed]
@@ -132,7 +150,11 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome
         plan=planned.plan,
         dose=planned.dose,
         verification=verification,
-        findings=(*patient.findings, *unused_beams(model, planned.plan)),
+        findings=(
+            *patient.findings,
+            *unused_beams(model, planned.plan),
+            *(finding for check in verification.checks for finding in check.findings),
+        ),
         assumptions=assumptions(inputs),
         timings_s=tuple(steps.timings_s),
         solver=SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged),
@@ -154,10 +176,11 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome
     )
 
 
-def recalculate(ct_dir: Path, plan_path: Path, out_path: Path, *, device: str, progress: Progress) -> Dose:
+def recalculate(ct_dir: Path, plan_path: Path, out_path: Path, *, device: str, progress: Progress) -> Recalculation:
     """Dose of an existing RTPLAN on a CT, written as RTDOSE. The machine is the one that the plan names.
 
-    Raises CaseRejected for what cannot be reproduced, such as a plan of another patient or frame of reference.
+    Raises CaseRejected for what cannot be reproduced, such as a plan of another patient or frame of reference, one with an
+    isocentre outside the CT, or one with positions that its machine does not have.
     """
     steps = Steps(progress)
     backend = backend_of(device)
@@ -165,27 +188,43 @@ def recalculate(ct_dir: Path, plan_path: Path, out_path: Path, *, device: str, p
     machines = {name: load_machine(name) for name in list_machines()}
     found = steps.run("read plan", lambda: read_rtplan(plan_path, machines))
     require_same_patient(ct, found)
-    calibration = load_calibration(CALIBRATION)
+    calibration, machine = load_calibration(CALIBRATION), found.machine
     body = body_mask(ct)
-    grid = dose_grid(ct, body, RECALCULATION_GRID_MM)
-    density = resample_density(densities(ct, body, calibration), grid)
-    machine = machines[found.plan.machine_id]
+    density = densities(ct, body, calibration)
+    findings = (
+        *ct.findings,
+        *found.findings,
+        *body_findings(ct, body),
+        *density_findings(ct, body, calibration),
+        calibration_finding(ct, calibration),
+        *isocentre_findings(found.plan, ct.grid, body),
+        *delivery_findings(Delivery(found.plan, machine, density)),
+    )
+    density = resample_density(density, dose_grid(ct, body, RECALCULATION_GRID_MM))
     total = steps.run(
         "final_dose",
         lambda: plan_dose(density, found.plan, machine, quality="final", backend=backend, engine=ENGINE),
     )
     ids = replace(new_output_ids(datetime.now(UTC)), plan_uid=found.sop_instance_uid)
-    write_rtdose(out_path, total, ct, ids)
-    return total
+    write_rtdose(out_path, total, ct, ids, findings)
+    return Recalculation(total, tuple(dict.fromkeys(findings)))
 
 
 def backend_of(device: str) -> str:
-    """Kernel backend of a device. `auto` is the CPU: it is the only one that this version has. Raises BackendMissing."""
-    if device in ("auto", "cpu"):
-        return "cpu"
-    raise BackendMissing(
-        "BACKEND_MISSING", f"device {device!r} was asked for", "auto or cpu", "this version computes on CPUs only"
-    )
+    """Kernel backend of a device, once it has shown that it can run here. `auto` is the CPU. Raises BackendMissing."""
+    name = BACKEND_OF_DEVICE.get(device)
+    if name is None:
+        known = ", ".join(BACKEND_OF_DEVICE)
+        raise BackendMissing("BACKEND_MISSING", f"device {device!r} was asked for", known, "choose one of these")
+    try:
+        return get_backend(name).name
+    except BackendUnavailable as error:
+        raise BackendMissing(
+            "BACKEND_MISSING",
+            f"device {device!r} was asked for: {error}",
+            "a device of this computer",
+            "choose --device cpu",
+        ) from error
 
 
 def read_inputs(order: Order) -> Inputs:
@@ -213,12 +252,7 @@ def prepare(inputs: Inputs) -> Patient:
         *density_findings(ct, external, inputs.calibration),
         *structures.findings,
         *prescription.findings,
-        Finding(
-            "HU_CALIBRATION_GENERIC",
-            "flag",
-            f"densities by the generic calibration {inputs.calibration.calibration_id}, which was not measured on "
-            f"{ct.series.manufacturer} {ct.series.model_name}".rstrip(),
-        ),
+        calibration_finding(ct, inputs.calibration),
     )
     unique = tuple(dict.fromkeys(findings))
     return Patient(structures, prescription, densities(ct, external, inputs.calibration), unique)
@@ -289,8 +323,8 @@ def deliver(data: ReportData, context: PlanContext, out_dir: Path) -> tuple[str,
     with TemporaryDirectory(prefix="rtplan-") as folder:
         made = Path(folder)
         write_rtstruct(made / "RTSTRUCT.dcm", data.structures, data.ct, ids)
-        write_rtplan(made / "RTPLAN.dcm", data.plan, data.prescription, data.machine, data.ct, ids)
-        write_rtdose(made / "RTDOSE.dcm", data.dose, data.ct, ids)
+        write_rtplan(made / "RTPLAN.dcm", data.plan, data.prescription, data.machine, data.ct, ids, data.findings)
+        write_rtdose(made / "RTDOSE.dcm", data.dose, data.ct, ids, data.findings)
         confirm_written(made / "RTSTRUCT.dcm", made / "RTPLAN.dcm", made / "RTDOSE.dcm", context, data.ct)
         html, js = write_report(data, made)
         files = [made / "RTSTRUCT.dcm", made / "RTPLAN.dcm", made / "RTDOSE.dcm", js, html]
@@ -316,7 +350,6 @@ def assumptions(inputs: Inputs) -> tuple[str, ...]:
     """What was taken for granted, in sentences for the reviewer."""
     return (
         f"Densities by the calibration {inputs.calibration.calibration_id} ({inputs.calibration.status}).",
-        "Head scatter and the machine's electron contamination are not modelled.",
         "No second dose engine has checked this plan.",
     )
 
@@ -329,6 +362,13 @@ def unused_beams(model: planning.PlanningModel, plan: DeliverablePlan) -> tuple[
         for beam in model.operator.beamlets.beams
         if beam.name not in kept
     )
+
+
+def calibration_finding(ct: CtImage, calibration: HuCalibration) -> Finding:
+    """That the densities come from a calibration which nobody measured on this scanner."""
+    scanner = f"{ct.series.manufacturer} {ct.series.model_name}"
+    message = f"densities by the generic calibration {calibration.calibration_id}, which was not measured on {scanner}"
+    return Finding("HU_CALIBRATION_GENERIC", "flag", message.rstrip())
 
 
 def goal_text(goal: Goal, value: float) -> str:

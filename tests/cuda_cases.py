@@ -69,7 +69,8 @@ def superpose_arguments(n_beams: int = 3, n_groups: int = 2, n_components: int =
     kernels = random.uniform(-0.1, 1, (n_beams, n_directions, 6 * n_groups, n_components)).astype(np.float32)
     beams = [BEAMS[b % len(BEAMS)] for b in range(n_beams)]
     # 0.04 per cm; metal and few components take it beyond the series for small paths.
-    options = {"grid": GRID, "beams": beams, "smallest_exponent_per_cm": 0.04 * 2 ** (9 - n_components)}
+    phases = np.where(np.arange(n_directions) % 2, 0.25, 0.75)
+    options = {"grid": GRID, "beams": beams, "phases": phases, "smallest_exponent_per_cm": 0.04 * 2 ** (9 - n_components)}
     return (density, released, kernels, directions_of(n_directions)), options
 
 

@@ -11,8 +11,8 @@ from rtplan.domain.case import Patient, SeriesReference
 from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.grid import Grid
-from rtplan.domain.image import CtImage
-from rtplan.domain.machine import BeamModel, Jaws, Machine, Mlc
+from rtplan.domain.image import CtImage, DensityImage
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel, Jaws, Machine, Mlc
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam, Segment, step_and_shoot_beam
 from rtplan.domain.prescription import (
     BeamArrangement,
@@ -39,6 +39,9 @@ def machine(machine_id: str = "test_machine", energy_id: str = "6X") -> Machine:
         True,
         25.0,
         0.015,
+        0.015,
+        0.0,
+        0.0,
     )
     beam = BeamModel(
         energy_id,
@@ -51,8 +54,10 @@ def machine(machine_id: str = "test_machine", energy_id: str = "6X") -> Machine:
         400.0,
         np.array([0.0, 200.0]),
         np.array([1.0, 1.02]),
-        np.array([0.0, 200.0]),
+        np.array([0.0, 300.0]),
         np.array([1.0, 1.0]),
+        NO_EXTRA_FOCAL_SOURCE,
+        NO_CONTAMINATION,
         "b" * 64,
     )
     jaws = Jaws((-200, 20), (-20, 200), (-200, 100), (-100, 200), 0.005)
@@ -188,6 +193,11 @@ def structures(organ: str = "Parotid_L") -> StructureSet:
             Structure("Ring", "CONTROL", ball(*ISO, 25) & ~ball(*ISO, 18)),
         ),
     )
+
+
+def density() -> DensityImage:
+    water = structures().external.mask.astype(np.float32)
+    return DensityImage(CT_GRID, water, water)
 
 
 def dose() -> Dose:

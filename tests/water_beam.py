@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
-from rtplan.domain.machine import BeamModel
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel
+
+NO_HEAD = (NO_EXTRA_FOCAL_SOURCE, NO_CONTAMINATION)
 
 
 def beam_model(
@@ -18,7 +20,7 @@ def beam_model(
 ) -> BeamModel:
     """1 MeV/cm² a MU, no horns."""
     flat = (np.array([0.0, 500.0]), np.array([1.0, 1.0]))
-    return BeamModel("t", 6.0, energy_mev, photon_fraction, 1.0, sigma_mm, sigma_mm, 500.0, *flat, *flat, "")
+    return BeamModel("t", 6.0, energy_mev, photon_fraction, 1.0, sigma_mm, sigma_mm, 500.0, *flat, *flat, *NO_HEAD, "")
 
 
 def open_field(

@@ -17,12 +17,12 @@ from numba import get_num_threads, njit, prange
 from numpy.typing import NDArray
 
 from kernels.contract import BeamGeometry, GridGeometry, Released
+from kernels.cpu.lit import GROUPS, body_spans, pack
 from kernels.cpu.row import BLOCK, COMPONENTS, PITCH, add_source, deposit, deposit_with_source
 from kernels.lines import PLANE_ROW_COLUMN, line_steps
 
 LINES = 8  # rows of lines that are walked side by side: memory is then read in runs that the processor foresees
 N_TERMS = 6
-GROUPS = 2
 _WIDTH = GROUPS * COMPONENTS
 
 
@@ -34,6 +34,7 @@ def superpose(
     *,
     grid: GridGeometry,
     beams: Sequence[BeamGeometry],
+    phases: NDArray[np.float64],
     smallest_exponent_per_cm: float,
 ) -> NDArray[np.float32]:
     """Energy deposited per cm³ (z, y, x), collapsed cones along lines of voxels. See `kernels.contract`.
@@ -44,31 +45,28 @@ def superpose(
     if 2 * (max(grid.shape_zyx) + BLOCK) > PITCH:
         raise ValueError(f"grid {grid.shape_zyx}: at most {PITCH // 2 - BLOCK} voxels a side")
     total = np.zeros(grid.shape_zyx, dtype=np.float32)
-    steps = [line_steps(d, grid.shape_zyx, grid.spacing_zyx_mm) for d in directions]
+    steps = [line_steps(d, grid.shape_zyx, grid.spacing_zyx_mm, p) for d, p in zip(directions, phases, strict=True)]
     for axes in PLANE_ROW_COLUMN:
         chosen = [k for k, s in enumerate(steps) if s.axes == axes]
         if not chosen:
             continue
         n_planes, n_rows, n_columns = (grid.shape_zyx[a] for a in axes)
         density = _padded(np.asarray(electron_density_rel, dtype=np.float32).transpose(axes))
-        energy, boxes = _turned(released, axes)
-        body = np.zeros((n_planes, n_rows, 2), dtype=np.int64)
-        lit = np.zeros((len(released), n_planes, n_rows, 2), dtype=np.int64)
-        _find_body(density, body)
-        _find_lit(energy, boxes, lit)
+        lit, spans, energy = pack(released, axes, (n_planes, n_rows))
+        body = body_spans(density, n_rows)
         affine = np.stack([_affine(beam, grid, axes) for beam in beams])
         out = np.zeros_like(density)
         for k in chosen:
             walk = steps[k].planes, steps[k].row_shift, steps[k].column_shift
             path = np.float32(steps[k].step_cm * smallest_exponent_per_cm)
             shares = _shares(n_rows, walk[1])
-            _direction(density, energy, boxes, body, lit, affine, kernels[k], walk, path, shares, out)
+            _direction(density, energy, lit, spans, body, affine, kernels[k], walk, path, shares, out)
         total += out[:, :n_rows, :n_columns].transpose(np.argsort(axes))
     return total
 
 
 def _shares(n_rows: int, row_shift: NDArray[np.int64]) -> NDArray[np.int64]:
-    """First rows of the parts of a direction's lines, dealt to the threads in turn: the middle of a patient takes longest."""
+    """First rows of the parts of a direction's lines, dealt to the threads in turn: the middle takes longest."""
     first, n_lines = -max(int(row_shift[-1]), 0), n_rows + abs(int(row_shift[-1]))
     parts = np.arange(first, first + n_lines, LINES)
     threads = get_num_threads()
@@ -87,41 +85,16 @@ def _kernels(cone_kernels: NDArray[np.floating]) -> NDArray[np.float32]:
     return kernels.reshape(n_directions, n_beams, N_TERMS, _WIDTH)
 
 
-def _odd(n: int) -> int:
-    """Rows of a plane, and blocks of a row, are odd in number: planes a power of two apart would share a few places of the
-    caches."""
-    return n | 1
-
-
 def _padded(array: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A copy whose rows end with a whole block."""
+    """A copy whose rows end with a whole block.
+
+    Rows of a plane, and blocks of a row, are odd in number: planes a power of two apart would share a few places of the
+    caches.
+    """
     planes, rows, columns = array.shape
-    padded = np.zeros((planes, _odd(rows), BLOCK * _odd(-(-columns // BLOCK))), dtype=np.float32)
+    padded = np.zeros((planes, rows | 1, BLOCK * (-(-columns // BLOCK) | 1)), dtype=np.float32)
     padded[:, :rows, :columns] = array
     return padded
-
-
-def _turned(released: Sequence[Released], axes: tuple[int, int, int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """All beams' energies in one array, planes, rows and columns as the lines want them, columns from block to block.
-
-    Second: per beam its place in the array and then first plane, row, column and numbers of planes, rows, columns (B, 7).
-    """
-    boxes = np.zeros((len(released), 7), dtype=np.int64)
-    for box, one in zip(boxes, released, strict=True):
-        start, shape = np.array(one.start_zyx)[list(axes)], np.array(one.energy.shape[1:])[list(axes)]
-        first = start[2] // BLOCK * BLOCK
-        blocks = -(-(start[2] + shape[2] - first) // BLOCK)
-        box[1:] = start[0], start[1], first, shape[0], _odd(shape[1]), BLOCK * _odd(blocks)
-    sizes = GROUPS * boxes[:, 4:].prod(axis=1)
-    boxes[:, 0] = np.cumsum(sizes) - sizes
-    energy = np.zeros(int(sizes.sum()), dtype=np.float32)
-    for box, size, one in zip(boxes, sizes, released, strict=True):
-        view = energy[box[0] : box[0] + size].reshape(GROUPS, *box[4:])
-        turned = one.energy.transpose((0, *(a + 1 for a in axes)))
-        groups, _, rows, columns = turned.shape
-        at = one.start_zyx[axes[2]] - box[3]
-        view[:groups, :, :rows, at : at + columns] = turned
-    return energy, boxes
 
 
 def _affine(beam: BeamGeometry, grid: GridGeometry, axes: tuple[int, int, int]) -> NDArray[np.float64]:
@@ -134,56 +107,18 @@ def _affine(beam: BeamGeometry, grid: GridGeometry, axes: tuple[int, int, int]) 
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def _find_body(density, body):
-    """First and one past the last column of every row where there is anything; equal where there is nothing."""
-    for p in prange(body.shape[0]):
-        for r in range(body.shape[1]):
-            body[p, r, 0], body[p, r, 1] = _extent(density[p, r])
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def _find_lit(energy, boxes, lit):
-    """As `_find_body` for each beam's released energy, (B, planes, rows, 2)."""
-    for b in prange(len(boxes)):
-        base, plane, row, column, n_planes, n_rows, n_columns = boxes[b]
-        for g in range(GROUPS):
-            for p in range(n_planes):
-                for r in range(min(n_rows, lit.shape[2] - row)):
-                    at = base + ((g * n_planes + p) * n_rows + r) * n_columns
-                    first, last = _extent(energy[at : at + n_columns])
-                    if last > first:
-                        known = lit[b, plane + p, row + r]
-                        empty = known[1] == known[0]
-                        known[0] = column + first if empty else min(known[0], column + first)
-                        known[1] = max(known[1], column + last)
-
-
-@njit(cache=True, nogil=True)
-def _extent(values):
-    first, last = 0, len(values)
-    while first < last and values[first] == 0:
-        first += 1
-    while last > first and values[last - 1] == 0:
-        last -= 1
-    return first, last
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def _direction(density, energy, boxes, body, lit, affine, kernels, walk, path, shares, out):
+def _direction(density, energy, lit, spans, body, affine, kernels, walk, path, shares, out):
     """All lines of one direction, in parts of `LINES` rows of lines."""
     for part in prange(len(shares)):
         state, source = np.empty((LINES, COMPONENTS * PITCH), np.float32), np.empty(COMPONENTS * PITCH, np.float32)
-        parabola, place, active = (
-            np.empty((3, _WIDTH), np.float32),
-            np.empty(PITCH, np.float32),
-            np.empty((LINES, 2), np.int64),
-        )
+        parabola, place = np.empty((3, _WIDTH), np.float32), np.empty(PITCH, np.float32)
+        active = np.empty((LINES, 2), np.int64)
         scratch = state, source, parabola, place, active
-        _walk_lines(density, energy, boxes, body, lit, affine, kernels, walk, path, shares[part], scratch, out)
+        _walk_lines(density, energy, lit, spans, body, affine, kernels, walk, path, shares[part], scratch, out)
 
 
 @njit(cache=True, nogil=True)
-def _walk_lines(density, energy, boxes, body, lit, affine, kernels, walk, path, first_line, scratch, out):
+def _walk_lines(density, energy, lit, spans, body, affine, kernels, walk, path, first_line, scratch, out):
     """The lines that start in `LINES` neighbouring rows, plane by plane.
 
     Columns of a line count from its first plane, plus `offset`. `active`: line columns that have carried anything yet.
@@ -200,7 +135,7 @@ def _walk_lines(density, energy, boxes, body, lit, affine, kernels, walk, path, 
             row = first_line + j + row_shift[n]
             if row < 0 or row >= n_rows:
                 continue
-            lit_from, lit_to = _span(lit, plane, row)
+            lit_from, lit_to = spans[plane, row, 0], spans[plane, row, 1]
             if lit_to > lit_from:
                 if active[j, 1] == 0:
                     for i in range(COMPONENTS):
@@ -214,37 +149,23 @@ def _walk_lines(density, energy, boxes, body, lit, affine, kernels, walk, path, 
             row_density, row_out = density[plane, row, first:last], out[plane, row, first:last]
             row_state = state[j, first + to_line :]
             if lit_to > lit_from:
-                _release(energy, boxes, lit, affine, kernels, plane, row, source, first, last, parabola, place)
+                for i in range(COMPONENTS):
+                    source[i * PITCH + first : i * PITCH + last] = 0
+                _release(energy, lit[plane, row], affine, kernels, plane, row, source, parabola, place)
                 deposit_with_source(row_state, source[first:], row_density, path, row_out)
             else:
                 deposit(row_state, row_density, path, row_out)
 
 
 @njit(cache=True, nogil=True)
-def _span(lit, plane, row):
-    """First and one past the last column that any beam lights in a row; equal where none does."""
-    first, last = 1 << 30, 0
-    for b in range(lit.shape[0]):
-        if lit[b, plane, row, 1] > lit[b, plane, row, 0]:
-            first, last = min(first, lit[b, plane, row, 0]), max(last, lit[b, plane, row, 1])
-    return min(first, last), last
-
-
-@njit(cache=True, nogil=True)
-def _release(energy, boxes, lit, affine, kernels, plane, row, source, first, last, parabola, place):
+def _release(energy, lit, affine, kernels, plane, row, source, parabola, place):
     """All beams' released energy times the cone's kernel, component by component, for the columns of a row."""
-    for i in range(COMPONENTS):
-        source[i * PITCH + first : i * PITCH + last] = 0
-    for b in range(len(boxes)):
-        from_, to = max(first, lit[b, plane, row, 0]), min(last, lit[b, plane, row, 1])
-        if to <= from_:
-            continue
-        base, p0, r0, c0, n_planes, n_rows, n_columns = boxes[b]
-        at = base + ((plane - p0) * n_rows + row - r0) * n_columns - c0
-        second = at + n_planes * n_rows * n_columns
-        a, end = from_ // BLOCK * BLOCK, -(-to // BLOCK) * BLOCK
-        gain, rise = _along_row(affine[b], plane, row, a, end, kernels[b], parabola)
-        add_source(source[a:], energy[at + a : at + end], energy[second + a : second + end], parabola, gain, rise, place)
+    for b in range(len(lit)):
+        a, end, at = lit[b]
+        n = end - a
+        if n > 0:
+            gain, rise = _along_row(affine[b], plane, row, a, end, kernels[b], parabola)
+            add_source(source[a:], energy[at : at + n], energy[at + n : at + 2 * n], parabola, gain, rise, place)
 
 
 @njit(cache=True, nogil=True, fastmath=True)

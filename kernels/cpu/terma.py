@@ -15,8 +15,6 @@ from kernels.contract import BeamGeometry, BeamTables, FluenceTable, GridGeometr
 from kernels.cpu.depth import ray_depths
 from kernels.rays import lit_box, raster
 
-BUCKETS_PER_EDGE = 4
-
 
 def terma(
     electron_density_rel: NDArray[np.floating],
@@ -44,8 +42,8 @@ def terma(
         (
             fluence.x_edges_mm,
             fluence.y_edges_mm,
-            _buckets(fluence.x_edges_mm),
-            _buckets(fluence.y_edges_mm),
+            _per_mm(fluence.x_edges_mm),
+            _per_mm(fluence.y_edges_mm),
             fluence.integral,
         ),
         ray_depths(density, grid, beam, rays),
@@ -61,26 +59,25 @@ def terma(
     return Released(start, released)
 
 
-def _buckets(edges: NDArray[np.float64]) -> NDArray[np.int64]:
-    """For equal parts of the whole range, the bin that the part's beginning lies in: where the search for a bin starts."""
-    at = np.linspace(edges[0], edges[-1], BUCKETS_PER_EDGE * len(edges) + 1)[:-1]
-    return np.clip(np.searchsorted(edges, at, side="right") - 1, 0, len(edges) - 2)
+def _per_mm(edges: NDArray[np.float64]) -> float:
+    """Bins per mm where all are equally wide, else 0."""
+    widths = np.diff(edges)
+    return float(1.0 / widths[0]) if np.ptp(widths) <= 1e-9 * widths[0] else 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _place(edges, buckets, value):
+def _place(edges, per_mm, value):
     """Bin of a value in ascending edges and its place within, both held inside the edges."""
     last = len(edges) - 1
     if value <= edges[0]:
         return 0, 0.0
     if value >= edges[last]:
         return last - 1, 1.0
-    part = int((value - edges[0]) / (edges[last] - edges[0]) * len(buckets))
-    low = buckets[min(part, len(buckets) - 1)]
-    while low > 0 and value < edges[low]:
-        low -= 1
-    while value >= edges[low + 1]:
-        low += 1
+    if per_mm > 0.0:
+        place = (value - edges[0]) * per_mm
+        low = min(int(place), last - 1)
+        return low, place - low
+    low = np.searchsorted(edges, value, side="right") - 1
     return low, (value - edges[low]) / (edges[low + 1] - edges[low])
 
 
@@ -107,15 +104,15 @@ def _integral(table, jx, fx, jy, fy):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _mean_fluence(fluence, x, y, width_x, width_y):
     """Mean of a fluence map over a rectangle centred on (x, y), all mm; zero outside the map."""
-    x_edges, y_edges, x_buckets, y_buckets, table = fluence
+    x_edges, y_edges, x_per_mm, y_per_mm, table = fluence
     if x + width_x / 2 <= x_edges[0] or x - width_x / 2 >= x_edges[-1]:
         return 0.0
     if y + width_y / 2 <= y_edges[0] or y - width_y / 2 >= y_edges[-1]:
         return 0.0
-    jx1, fx1 = _place(x_edges, x_buckets, x - width_x / 2)
-    jx2, fx2 = _place(x_edges, x_buckets, x + width_x / 2)
-    jy1, fy1 = _place(y_edges, y_buckets, y - width_y / 2)
-    jy2, fy2 = _place(y_edges, y_buckets, y + width_y / 2)
+    jx1, fx1 = _place(x_edges, x_per_mm, x - width_x / 2)
+    jx2, fx2 = _place(x_edges, x_per_mm, x + width_x / 2)
+    jy1, fy1 = _place(y_edges, y_per_mm, y - width_y / 2)
+    jy2, fy2 = _place(y_edges, y_per_mm, y + width_y / 2)
     total = _integral(table, jx2, fx2, jy2, fy2) - _integral(table, jx1, fx1, jy2, fy2)
     total += _integral(table, jx1, fx1, jy1, fy1) - _integral(table, jx2, fx2, jy1, fy1)
     # The difference of large sums leaves rounding dust, which would release energy far outside the field.
@@ -163,19 +160,20 @@ def _terma(
     """Fills `out` (G, z, y, x) of the box."""
     n_groups, n_z, n_y, n_x = out.shape
     n_depths = terma_per_cm.shape[1]
+    deepest = np.inf if np.any(terma_per_cm[:, n_depths - 1] != 0) else float(n_depths - 1)
+    margin = sqrt(spacing[0] ** 2 + spacing[1] ** 2 + spacing[2] ** 2)
     for iz in prange(n_z):
         z = origin[2] + (start[0] + iz) * spacing[2]
         for iy in range(n_y):
             y = origin[1] + (start[1] + iy) * spacing[1]
-            for ix in range(n_x):
+            at = (origin[0] + start[2] * spacing[0] - source[0], y - source[1], z - source[2])
+            first, last = _lit_columns(at, spacing[0], axes, sad, fluence[0], fluence[1], margin, n_x)
+            for ix in range(first, last):
                 rho = density[start[0] + iz, start[1] + iy, start[2] + ix]
                 if rho == 0.0:
                     continue
-                x = origin[0] + (start[2] + ix) * spacing[0]
-                dx, dy, dz = x - source[0], y - source[1], z - source[2]
+                dx, dy, dz = at[0] + ix * spacing[0], at[1], at[2]
                 away = -(axes[2, 0] * dx + axes[2, 1] * dy + axes[2, 2] * dz)
-                if away <= 0.0:
-                    continue
                 slope_x = (axes[0, 0] * dx + axes[0, 1] * dy + axes[0, 2] * dz) / away
                 slope_y = (axes[1, 0] * dx + axes[1, 1] * dy + axes[1, 2] * dz) / away
                 # Shadow of the voxel on the isocentre plane, as the box with the same variance.
@@ -186,10 +184,12 @@ def _terma(
                     width_y += ((axes[1, a] + slope_y * axes[2, a]) * spacing[a]) ** 2
                 scale = sad / away
                 at_x, at_y = slope_x * sad, slope_y * sad
+                depth = _depth_cm(depths, rays, at_x, at_y, away) / depth_step
+                if depth >= deepest:
+                    continue
                 mean = _mean_fluence(fluence, at_x, at_y, scale * sqrt(width_x), scale * sqrt(width_y))
                 if mean == 0.0:
                     continue
-                depth = _depth_cm(depths, rays, at_x, at_y, away) / depth_step
                 low = min(int(depth), n_depths - 2)
                 fd = min(depth - low, 1.0)
                 radius = sqrt(at_x * at_x + at_y * at_y)
@@ -201,3 +201,33 @@ def _terma(
                     inner = (1 - fd) * terma_per_cm[js, low, g] + fd * terma_per_cm[js, low + 1, g]
                     outer = (1 - fd) * terma_per_cm[js + 1, low, g] + fd * terma_per_cm[js + 1, low + 1, g]
                     out[g, iz, iy, ix] = common * ((1 - fs) * inner + fs * outer)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lit_columns(at, step, axes, sad, x_edges, y_edges, margin, n_x):
+    """First and one past the last column of a row whose voxels' shadows can touch the fluence map.
+
+    `at` is the first voxel's centre seen from the source. Its place p across the beam stays below an edge e, widened by a
+    voxel's diagonal, as long as SAD p - e away - SAD margin <= 0: linear in the column.
+    """
+    first, last = 0.0, n_x - 1.0
+    away = -(axes[2, 0] * at[0] + axes[2, 1] * at[1] + axes[2, 2] * at[2])
+    away_step = -axes[2, 0] * step
+    first, last = _not_above(-away, -away_step, first, last)
+    for a in range(2):
+        edges = x_edges if a == 0 else y_edges
+        p = sad * (axes[a, 0] * at[0] + axes[a, 1] * at[1] + axes[a, 2] * at[2])
+        p_step = sad * axes[a, 0] * step
+        first, last = _not_above(p - edges[-1] * away - sad * margin, p_step - edges[-1] * away_step, first, last)
+        first, last = _not_above(edges[0] * away - p - sad * margin, edges[0] * away_step - p_step, first, last)
+    return max(int(np.floor(first)), 0), min(int(np.ceil(last)) + 1, n_x) if last >= first else 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _not_above(value, step, first, last):
+    """The part of [first, last] where value + step c <= 0."""
+    if step > 0.0:
+        return first, min(last, -value / step)
+    if step < 0.0:
+        return max(first, -value / step), last
+    return (first, last) if value <= 0.0 else (1.0, 0.0)

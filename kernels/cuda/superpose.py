@@ -67,6 +67,7 @@ def superpose(
     *,
     grid: GridGeometry,
     beams: Sequence[BeamGeometry],
+    phases: NDArray[np.float64],
     smallest_exponent_per_cm: float,
     runtime: Runtime | None = None,
 ) -> NDArray[np.float32]:
@@ -74,7 +75,7 @@ def superpose(
     on = runtime or device()
     n_fields, n_comp = cone_kernels.shape[2:]
     source = source_of(n_fields // N_TERMS, n_comp)
-    walks = _walks(np.asarray(directions, np.float64).tobytes(), grid.shape_zyx, grid.spacing_zyx_mm)
+    walks = _walks(np.column_stack([directions, phases]).tobytes(), grid.shape_zyx, grid.spacing_zyx_mm)
     total = on.zeros(grid.shape_zyx, np.float32)
     native = _native(on, source, electron_density_rel, released, grid)
     for order in (NATIVE, TURNED):
@@ -96,10 +97,11 @@ def superpose(
 
 @lru_cache(maxsize=8)
 def _walks(
-    directions: bytes, shape_zyx: tuple[int, int, int], spacing_zyx_mm: tuple[float, float, float]
+    directions_phases: bytes, shape_zyx: tuple[int, int, int], spacing_zyx_mm: tuple[float, float, float]
 ) -> tuple[_Walk, ...]:
-    """Lines of all directions (float64), class by class of their axes."""
-    steps = [line_steps(d, shape_zyx, spacing_zyx_mm) for d in np.frombuffer(directions).reshape(-1, 3)]
+    """Lines of all directions and phases (K, 4) float64, class by class of their axes."""
+    rows = np.frombuffer(directions_phases).reshape(-1, 4)
+    steps = [line_steps(row[:3], shape_zyx, spacing_zyx_mm, float(row[3])) for row in rows]
     walks = []
     for axes in PLANE_ROW_COLUMN:
         chosen = np.array([k for k, s in enumerate(steps) if s.axes == axes], np.int64)

@@ -20,6 +20,7 @@ def superpose(
     *,
     grid: GridGeometry,
     beams: Sequence[BeamGeometry],
+    phases: NDArray[np.float64],
     smallest_exponent_per_cm: float,
 ) -> NDArray[np.float32]:
     """Energy deposited per cm³ (z, y, x), collapsed cones along lines of voxels. See `kernels.contract`."""
@@ -28,8 +29,8 @@ def superpose(
     fields = np.concatenate([_tilted(one, beam, grid) for one, beam in zip(released, beams, strict=True)])
     kernels = np.concatenate(list(cone_kernels.astype(np.float64)), axis=1)  # (K, all beams' fields, I)
     exponents = smallest_exponent_per_cm * np.exp2(np.arange(kernels.shape[2], dtype=np.float64))
-    for direction, kernel in zip(directions, kernels, strict=True):
-        steps = line_steps(direction, grid.shape_zyx, grid.spacing_zyx_mm)
+    for direction, phase, kernel in zip(directions, phases, kernels, strict=True):
+        steps = line_steps(direction, grid.shape_zyx, grid.spacing_zyx_mm, phase)
         source: NDArray[np.float64] = np.einsum("fzyx,fi->zyxi", fields, kernel)
         total += _one_direction(density, source, steps, exponents)
     return total.astype(np.float32)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from rtplan.domain.context import PlanContext
+from rtplan.domain.context import Delivery, PlanContext
 from rtplan.domain.verdict import CheckResult
 from rtplan.registry import shelf
+
+# Checks that need no dose, structures or prescription: what can be said of a plan from elsewhere.
+OF_DELIVERY = (
+    *("APERTURE_OPEN", "BEAM_ENERGY", "GANTRY_PATH", "HIGH_DENSITY", "INTERDIGITATION", "JAW", "LARGE_FIELD", "LEAF_SPEED"),
+    *("METERSET", "MLC_GAP", "MLC_PAIRS", "MLC_SPAN", "MLC_TRAVEL", "MU_RANGE", "SEGMENT_AREA", "SMALL_FIELD"),
+)
 
 
 def run_checks(context: PlanContext) -> tuple[CheckResult, ...]:
@@ -12,7 +18,13 @@ def run_checks(context: PlanContext) -> tuple[CheckResult, ...]:
     return tuple(_run(kind, plugin, context) for kind, plugin in shelf(__name__).items())
 
 
-def _run(kind: str, plugin: object, context: PlanContext) -> CheckResult:
+def run_delivery_checks(delivery: Delivery) -> tuple[CheckResult, ...]:
+    """The checks of `OF_DELIVERY` on what is to be delivered. A check that breaks down has failed."""
+    plugins = shelf(__name__)
+    return tuple(_run(kind, plugins[kind], delivery) for kind in OF_DELIVERY)
+
+
+def _run(kind: str, plugin: object, context: Delivery) -> CheckResult:
     try:
         result: CheckResult = plugin.check(context)  # type: ignore[attr-defined]
     except Exception as error:  # A gate fails closed: whatever breaks a check, the plan has not passed it.

@@ -29,7 +29,8 @@ class Jaw:
             first = beam.control_points[0].aperture
             shaped = not all(equal_apertures(first, p.aperture) for p in beam.control_points)
             for i, point in enumerate(beam.control_points):
-                fault = _limits(point.aperture, context.machine) or _unshielded(point.aperture, context.machine)
+                fault = jaws_out_of_range(point.aperture, context.machine) or _closed(point.aperture)
+                fault = fault or _unshielded(point.aperture, context.machine)
                 if not fault and shaped:
                     fault = _cut(point.aperture, context.machine)
                 if fault:
@@ -42,7 +43,8 @@ class Jaw:
         return good, with_first_segment(good, replace(good.plan.beams[0].control_points[0].aperture, jaw_x1_mm=-10.0))
 
 
-def _limits(aperture: Aperture, machine: Machine) -> str:
+def jaws_out_of_range(aperture: Aperture, machine: Machine) -> str:
+    """The first jaw that stands where the machine cannot put it, in words; empty when there is none."""
     jaws = machine.jaws
     for name, position, (low, high) in (
         ("X1", aperture.jaw_x1_mm, jaws.x1_range_mm),
@@ -52,9 +54,12 @@ def _limits(aperture: Aperture, machine: Machine) -> str:
     ):
         if not low - POSITION_TOLERANCE_MM <= position <= high + POSITION_TOLERANCE_MM:
             return f"jaw {name} at {position:.2f} mm, allowed {low:g} to {high:g} mm"
-    if not (aperture.jaw_x1_mm < aperture.jaw_x2_mm and aperture.jaw_y1_mm < aperture.jaw_y2_mm):
-        return "jaws closed or crossed"
     return ""
+
+
+def _closed(aperture: Aperture) -> str:
+    is_open = aperture.jaw_x1_mm < aperture.jaw_x2_mm and aperture.jaw_y1_mm < aperture.jaw_y2_mm
+    return "" if is_open else "jaws closed or crossed"
 
 
 def _unshielded(aperture: Aperture, machine: Machine) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -21,10 +22,14 @@ def dose(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", dir_okay=False, help="The RTDOSE file to write.")],
     device: Annotated[Device, typer.Option("--device", help="Where to compute.")] = Device.AUTO,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the file and all findings as JSON.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
-    """Recalculate the dose of a plan from its control points and MU, also of a plan from elsewhere."""
-    from rtplan.cli.console import StepDisplay, say
+    """Recalculate the dose of a plan from its control points and MU, also of a plan from elsewhere.
+
+    What a reviewer must know of it stands on stderr and in the file's ImageComments.
+    """
+    from rtplan.cli.console import StepDisplay, complain, say, say_json
     from rtplan.errors import RequestInvalid
     from rtplan.pipeline import recalculate
 
@@ -41,8 +46,13 @@ def dose(
             def progress(step: str, fraction: float, message: str = "") -> None:
                 display("case", step, fraction, message)
 
-            recalculate(ct_dir.resolve(), plan.resolve(), partial, device=device.value, progress=progress)
+            done = recalculate(ct_dir.resolve(), plan.resolve(), partial, device=device.value, progress=progress)
         os.replace(partial, out)
     finally:
         partial.unlink(missing_ok=True)
+    if as_json:
+        say_json({"out": str(out), "findings": [asdict(finding) for finding in done.findings]})
+        return
     say(str(out))
+    for finding in done.findings:
+        complain(f"{finding.severity}: {finding.code}: {finding.message}")

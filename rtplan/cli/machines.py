@@ -18,18 +18,24 @@ def list_(as_json: AsJson = False) -> None:
     from rtplan.cli.console import say, say_json
     from rtplan.library.machines import list_machines, load_machine
 
-    machines = [load_machine(name) for name in list_machines()]
+    machines = {name: load_machine(name) for name in list_machines()}
     if as_json:
-        say_json([{"id": m.machine_id, "version": m.version, "title": m.title, "status": m.status} for m in machines])
+        say_json(
+            [
+                {"id": name, "energy": m.beam.energy_id, "version": m.version, "title": m.title, "status": m.status}
+                for name, m in machines.items()
+            ]
+        )
         return
-    width = max((len(m.machine_id) for m in machines), default=0)
-    for m in machines:
-        say(f"{m.machine_id:<{width}}  {m.beam.energy_id}  {m.mlc.n_pairs} leaf pairs  {m.status}  {m.title}")
+    width = max((len(name) for name in machines), default=0)
+    for name, m in machines.items():
+        say(f"{name:<{width}}  {m.beam.energy_id:<5}  {m.mlc.n_pairs} leaf pairs  {m.status}  {m.title}")
 
 
 @app.command("show")
 def show(
-    machine: Annotated[str, typer.Argument(help="Id, or the path of a machine folder.")], as_json: AsJson = False
+    machine: Annotated[str, typer.Argument(help="Name, such as generic_carm:6X, or a machine folder.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show one machine: collimators, limits, beam."""
     from dataclasses import asdict
@@ -48,12 +54,14 @@ def show(
     say(f"MLC: reach {leaves.max_position_mm:g} mm, over the axis {leaves.max_overtravel_mm:g} mm")
     say(f"MLC: span of one bank {leaves.max_span_mm:g} mm")
     interdigitation = "allowed" if leaves.interdigitation else "not allowed"
-    say(f"MLC: gap {leaves.min_gap_mm:g} mm, interdigitation {interdigitation}, transmission {leaves.transmission:.2%}")
+    say(f"MLC: gap {leaves.min_gap_mm:g} mm, interdigitation {interdigitation}, transmission {leaves.mean_transmission:.2%}")
+    say(f"MLC: dosimetric leaf gap {leaves.dosimetric_leaf_gap_mm:g} mm, tongue {leaves.tongue_mm:g} mm")
     for name in ("x1", "x2", "y1", "y2"):
         low, high = getattr(jaws, f"{name}_range_mm")
         say(f"jaw {name.upper()}: {low:g} to {high:g} mm")
     beam = m.beam
     say(f"beam {beam.energy_id}: {beam.nominal_energy_mv:g} MV, {len(beam.energy_mev)} energies")
+    say(f"beam {beam.energy_id}: extra-focal {beam.extra_focal.fraction:.1%}, electrons {beam.contamination.amplitude:.2%}")
     say(f"limits: {m.max_dose_rate_mu_min:g} MU/min, beam at most {m.max_beam_mu:g} MU")
     say(f"limits: segment at least {m.min_segment_mu:g} MU and {m.min_segment_area_cm2:g} cm2")
     for source in m.sources:
@@ -63,12 +71,13 @@ def show(
 
 @app.command("check")
 def check(folder: Annotated[Path, typer.Argument(exists=True, help="A machine folder or its machine.yaml.")]) -> None:
-    """Check a machine's files; a mistake is named with its line and field."""
+    """Check a machine's files, every beam; a mistake is named with its line and field."""
     from rtplan.cli.console import say
-    from rtplan.library.machines import check_machine
+    from rtplan.library.machines import check_beams
 
-    m = check_machine(folder)
-    say(f"{folder}: machine {m.machine_id} {m.version} is in order ({m.mlc.n_pairs} leaf pairs, {m.beam.energy_id})")
+    beams = check_beams(folder)
+    m, energies = beams[0], ", ".join(beam.beam.energy_id for beam in beams)
+    say(f"{folder}: machine {m.machine_id} {m.version} is in order ({m.mlc.n_pairs} leaf pairs, {energies})")
 
 
 def _plain(value: Any) -> Any:

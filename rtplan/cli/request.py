@@ -9,11 +9,12 @@ from rtplan.errors import RequestInvalid
 
 
 class Device(StrEnum):
-    """Where the loops run. `auto` is a choice that the report records."""
+    """Where the loops run. `auto` is a choice that the report records; `cuda` is the GPU by its maker's name."""
 
     AUTO = "auto"
     CPU = "cpu"
     GPU = "gpu"
+    CUDA = "cuda"
 
 
 def prepare_folder(out: Path, *, overwrite: bool, inputs: tuple[Path, ...] = ()) -> Path:

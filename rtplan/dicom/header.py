@@ -111,6 +111,11 @@ def decimal(value: float, decimals: int = 6) -> str:
     return str(format_number_as_ds(rounded)).removesuffix(".0")
 
 
+def cut(text: str, limit: int) -> str:
+    """Text within a DICOM length limit; an ellipsis shows that something was left out."""
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def uncommissioned_notice(machine_status: str) -> str:
     """The watermark that every plan and dose carries in words."""
     return f"AUTO-GENERATED - NOT APPROVED - recalculate & QA before use. Machine: {machine_status}."

@@ -103,11 +103,24 @@ def _refuse_other_energy(points: list[Dataset], machine: Machine, where: str) ->
             raise CaseRejected("RTPLAN_MODIFIER", f"{where} has wedge positions", "none")
 
 
+def fluence_mode(item: Dataset) -> str:
+    """The primary fluence mode that a beam states, STANDARD when it states none (DICOM PS3.3 C.8.8.14).
+
+    Raises RTPLAN_ENERGY for a NON_STANDARD fluence that is not FFF, such as that of total skin irradiation.
+    """
+    modes = item.get("PrimaryFluenceModeSequence") or []
+    if not len(modes):
+        return "STANDARD"
+    mode, name = str(modes[0].get("FluenceMode", "STANDARD")), str(modes[0].get("FluenceModeID", "") or "FFF")
+    if mode == "NON_STANDARD" and name.upper() != "FFF":
+        raise CaseRejected("RTPLAN_ENERGY", f"beam {item.get('BeamNumber')} has fluence mode {mode} {name}", "FFF")
+    return mode
+
+
 def _refuse_other_fluence_mode(item: Dataset, machine: Machine, where: str) -> None:
     """An unflattened beam must not be calculated with a flattened model, nor the other way round."""
-    modes = item.get("PrimaryFluenceModeSequence") or []
-    stated = str(modes[0].get("FluenceMode", "STANDARD")) if len(modes) else "STANDARD"
-    expected = "NON_STANDARD" if machine.beam.energy_id.upper().endswith("FFF") else "STANDARD"
+    stated = fluence_mode(item)
+    expected = "NON_STANDARD" if machine.beam.unflattened else "STANDARD"
     if stated != expected:
         raise CaseRejected("RTPLAN_ENERGY", f"{where} has fluence mode {stated}", expected)
 

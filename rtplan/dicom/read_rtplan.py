@@ -11,7 +11,7 @@ from pydicom.uid import RTPlanStorage
 
 from rtplan.dicom.header import machine_name
 from rtplan.dicom.open_rt import number, open_rt_object, refusing_malformed, required
-from rtplan.dicom.read_beam import read_beam
+from rtplan.dicom.read_beam import fluence_mode, read_beam
 from rtplan.domain.machine import Machine
 from rtplan.domain.plan import DeliverablePlan, PlanBeam
 from rtplan.domain.verdict import Finding
@@ -23,9 +23,13 @@ _MAX_BEAMS = 100
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """A plan as it stands in a file, with what links it to other objects and what a reviewer must know about it."""
+    """A plan as it stands in a file, with what links it to other objects and what a reviewer must know about it.
+
+    `machine` is the one that the plan names, at the plan's energy.
+    """
 
     plan: DeliverablePlan
+    machine: Machine
     sop_instance_uid: str
     frame_of_reference_uid: str
     study_instance_uid: str
@@ -38,7 +42,7 @@ class ReadPlan:
 
 
 def read_rtplan(path: Path, machines: Mapping[str, Machine]) -> ReadPlan:
-    """Read the plan in `path`, delivered by one of `machines` (by machine id).
+    """Read the plan in `path`, delivered by one of `machines` (by name; a machine of several beams comes once for each).
 
     Raises CaseRejected with MACHINE_UNKNOWN or a code that starts with RTPLAN_ for whatever rtplan cannot reproduce.
     Unspecified values of a control point are those of the one before (DICOM PS3.3 C.8.8.14.5).
@@ -59,6 +63,7 @@ def _read(dataset: FileDataset, machines: Mapping[str, Machine]) -> ReadPlan:
     plan = DeliverablePlan(machine.machine_id, machine.beam.energy_id, fractions, beams)
     return ReadPlan(
         plan=plan,
+        machine=machine,
         sop_instance_uid=str(required(dataset, "SOPInstanceUID", code="RTPLAN_HEADER", where="plan")),
         frame_of_reference_uid=str(dataset.get("FrameOfReferenceUID", "")),
         study_instance_uid=str(required(dataset, "StudyInstanceUID", code="RTPLAN_HEADER", where="plan")),
@@ -140,19 +145,35 @@ def _treatment_beams(dataset: FileDataset, meterset: Mapping[int, float]) -> tup
 
 
 def _machine_of(items: list[Dataset], machines: Mapping[str, Machine]) -> Machine:
-    """The one machine that all beams name. Raises MACHINE_UNKNOWN."""
+    """The one machine that all beams name, at the energy of the first. Raises MACHINE_UNKNOWN, RTPLAN_ENERGY."""
     names = sorted({str(item.get("TreatmentMachineName", "") or "") for item in items})
     if len(names) != 1:
         raise CaseRejected("RTPLAN_MACHINES", f"beams on several machines: {names}", "one machine for all beams")
     # A plan holds only 16 characters, so a machine is known by its id or by what is left of it.
-    known = [m for key, m in machines.items() if names[0] in (key, machine_name(key))]
+    known = [m for m in machines.values() if names[0] in (m.machine_id, machine_name(m.machine_id))]
     exact = [m for m in known if m.machine_id == names[0]] or known
-    if len(exact) != 1:
+    if len({m.machine_id for m in exact}) != 1:
         expected = f"one of {', '.join(sorted(machines))}"
         raise CaseRejected(
             "MACHINE_UNKNOWN", f"TreatmentMachineName {names[0]!r}", expected, "add the machine to the library"
         )
-    return exact[0]
+    # With a single beam the beam itself is refused if it has another energy, which names the beam and what it has.
+    return exact[0] if len(exact) == 1 else _at_energy(items[0], exact)
+
+
+def _at_energy(item: Dataset, machines: list[Machine]) -> Machine:
+    """Of one machine's beams the one with the energy and fluence mode that a beam item states."""
+    points = required(item, "ControlPointSequence", code="RTPLAN_CONTROL_POINTS", where="first beam")
+    if not len(points):
+        raise CaseRejected("RTPLAN_CONTROL_POINTS", "first beam has no control points", "at least two")
+    energy = number(points[0], "NominalBeamEnergy", code="RTPLAN_ENERGY", where="first beam, control point 0")
+    unflattened = fluence_mode(item) == "NON_STANDARD"
+    for machine in machines:
+        if machine.beam.nominal_energy_mv == energy and machine.beam.unflattened == unflattened:
+            return machine
+    found = f"{energy:g} MV, {'without' if unflattened else 'with'} flattening filter"
+    expected = f"one of {', '.join(m.beam.energy_id for m in machines)}"
+    raise CaseRejected("RTPLAN_ENERGY", f"first beam: {found}", f"{expected} of {machines[0].machine_id}")
 
 
 def _isocentre_finding(beams: tuple[PlanBeam, ...]) -> list[Finding]:

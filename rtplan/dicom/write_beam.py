@@ -91,9 +91,8 @@ def _limiting_devices(machine: Machine) -> list[Dataset]:
 def _fluence_mode(machine: Machine) -> Dataset:
     """STANDARD, or NON_STANDARD with the identifier FFF for a beam without flattening filter."""
     mode = Dataset()
-    unflattened = machine.beam.energy_id.upper().endswith("FFF")
-    mode.FluenceMode = "NON_STANDARD" if unflattened else "STANDARD"
-    if unflattened:
+    mode.FluenceMode = "NON_STANDARD" if machine.beam.unflattened else "STANDARD"
+    if machine.beam.unflattened:
         mode.FluenceModeID = "FFF"
     return mode
 

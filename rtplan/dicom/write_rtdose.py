@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
-from pydicom.sequence import Sequence
+from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 from pydicom.uid import RTDoseStorage, RTPlanStorage
 
-from rtplan.dicom.header import base_dataset, decimal, dicom_date, dicom_time, reference, save_dataset
+from rtplan.dicom.header import base_dataset, cut, decimal, dicom_date, dicom_time, reference, save_dataset
 from rtplan.dicom.uids import OutputIds
 from rtplan.domain.dose import Dose
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import CtImage
+from rtplan.domain.verdict import Finding
 from rtplan.errors import SafetyStop
 
+_COMMENTS_LIMIT = 10240  # ImageComments is LT
 _LARGEST = 65535  # unsigned 16 bit: a quantum of 0.0015 % of the maximum
 
 
-def write_rtdose(path: Path, dose: Dose, ct: CtImage, ids: OutputIds) -> None:
+def write_rtdose(path: Path, dose: Dose, ct: CtImage, ids: OutputIds, findings: Sequence[Finding] = ()) -> None:
     """Write `dose` to `path` as an RT Dose (DICOM PS3.3 A.18): physical dose to medium in Gy over the whole plan.
 
-    16-bit; the quantum is 1/65535 of the maximum. Raises SafetyStop for a dose that is empty, negative or not finite.
+    16-bit; the quantum is 1/65535 of the maximum. DoseComment has room only to say that there are `findings`, ImageComments
+    holds them, but for those for information. Raises SafetyStop for a dose that is empty, negative or not finite.
     """
     scaling, pixels = quantised(dose.dose_gy)
     dataset = base_dataset(
@@ -42,10 +46,13 @@ def write_rtdose(path: Path, dose: Dose, ct: CtImage, ids: OutputIds) -> None:
     dataset.InstanceNumber = 1
     dataset.DoseUnits = "GY"
     dataset.DoseType = "PHYSICAL"
-    dataset.DoseComment = "AUTO-GENERATED - NOT APPROVED; dose to medium"
+    flags = [f"{f.code}: {f.message}" for f in dict.fromkeys(findings) if f.severity != "info"]
+    dataset.DoseComment = "AUTO-GENERATED - NOT APPROVED; dose to medium" + ("; see ImageComments" if flags else "")
+    if flags:
+        dataset.ImageComments = cut("\r\n".join(flags), _COMMENTS_LIMIT)
     dataset.DoseSummationType = "PLAN"
     dataset.TissueHeterogeneityCorrection = "IMAGE"
-    dataset.ReferencedRTPlanSequence = Sequence([reference(RTPlanStorage, ids.plan_uid)])
+    dataset.ReferencedRTPlanSequence = Items([reference(RTPlanStorage, ids.plan_uid)])
     dataset.DoseGridScaling = scaling
     _add_pixels(dataset, pixels)
     save_dataset(dataset, path)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.sequence import Sequence
+from pydicom.sequence import Sequence as Items
 from pydicom.uid import RTPlanStorage, RTStructureSetStorage
 
-from rtplan.dicom.header import base_dataset, decimal, dicom_date, dicom_time, reference, save_dataset, uncommissioned_notice
+from rtplan.dicom.header import (
+    base_dataset,
+    cut,
+    decimal,
+    dicom_date,
+    dicom_time,
+    reference,
+    save_dataset,
+    uncommissioned_notice,
+)
 from rtplan.dicom.uids import OutputIds
 from rtplan.dicom.write_beam import beam_item
 from rtplan.domain.image import CtImage
 from rtplan.domain.machine import Machine
 from rtplan.domain.plan import DeliverablePlan
 from rtplan.domain.prescription import Prescription
+from rtplan.domain.verdict import Finding
 from rtplan.errors import SafetyStop
 
 PLAN_LABEL = "NOT APPROVED"  # RTPlanLabel is SH: at most 16 characters
@@ -28,9 +39,11 @@ def write_rtplan(
     machine: Machine,
     ct: CtImage,
     ids: OutputIds,
+    findings: Sequence[Finding] = (),
 ) -> None:
     """Write `plan` to `path` as an RT Plan (DICOM PS3.3 A.20), ApprovalStatus UNAPPROVED.
 
+    The description names the codes of `findings` and of those of CT and prescription, but for those for information.
     Positions are rounded to 1e-6 mm, MU to 1e-6. Raises SafetyStop when the plan contradicts itself or the machine.
     """
     _refuse_contradictions(plan, machine, ct)
@@ -44,11 +57,11 @@ def write_rtplan(
         series_description="rtplan proposal, not approved",
         series_number=9002,
     )
-    _add_general_plan(dataset, prescription, machine, ct, ids)
-    dataset.DoseReferenceSequence = Sequence(_dose_references(prescription))
-    dataset.FractionGroupSequence = Sequence([_fraction_group(plan)])
-    dataset.PatientSetupSequence = Sequence([_patient_setup(ct)])
-    dataset.BeamSequence = Sequence([beam_item(beam, machine) for beam in plan.beams])
+    _add_general_plan(dataset, prescription, machine, ct, ids, findings)
+    dataset.DoseReferenceSequence = Items(_dose_references(prescription))
+    dataset.FractionGroupSequence = Items([_fraction_group(plan)])
+    dataset.PatientSetupSequence = Items([_patient_setup(ct)])
+    dataset.BeamSequence = Items([beam_item(beam, machine) for beam in plan.beams])
     dataset.ApprovalStatus = "UNAPPROVED"
     save_dataset(dataset, path)
 
@@ -71,33 +84,33 @@ def _refuse_contradictions(plan: DeliverablePlan, machine: Machine, ct: CtImage)
 
 
 def _add_general_plan(
-    dataset: FileDataset, prescription: Prescription, machine: Machine, ct: CtImage, ids: OutputIds
+    dataset: FileDataset,
+    prescription: Prescription,
+    machine: Machine,
+    ct: CtImage,
+    ids: OutputIds,
+    findings: Sequence[Finding],
 ) -> None:
     """RT General Plan module (PS3.3 C.8.8.9)."""
     protocol = prescription.protocol
     dataset.RTPlanLabel = PLAN_LABEL
-    dataset.RTPlanName = _cut(f"NOT APPROVED {protocol.protocol_id}", 64)
-    dataset.RTPlanDescription = _description(prescription, machine, ct)
+    dataset.RTPlanName = cut(f"NOT APPROVED {protocol.protocol_id}", 64)
+    dataset.RTPlanDescription = _description(prescription, machine, (*ct.findings, *prescription.findings, *findings))
     dataset.RTPlanDate, dataset.RTPlanTime = dicom_date(ids.created), dicom_time(ids.created)
-    dataset.TreatmentProtocols = _cut(f"{protocol.protocol_id} {protocol.version}", 64)
+    dataset.TreatmentProtocols = cut(f"{protocol.protocol_id} {protocol.version}", 64)
     # The software is for research; only a physician can say that a plan is curative or palliative.
     dataset.PlanIntent = "RESEARCH"
     dataset.RTPlanGeometry = "PATIENT"
-    dataset.ReferencedStructureSetSequence = Sequence([reference(RTStructureSetStorage, ids.structure_set_uid)])
+    dataset.ReferencedStructureSetSequence = Items([reference(RTStructureSetStorage, ids.structure_set_uid)])
 
 
-def _description(prescription: Prescription, machine: Machine, ct: CtImage) -> str:
-    """The watermark, the protocol, and the codes of all findings of ingest and prescription that a reviewer must see."""
+def _description(prescription: Prescription, machine: Machine, findings: Sequence[Finding]) -> str:
+    """The watermark, the protocol, and the codes of all findings that a reviewer must see."""
     protocol = prescription.protocol
-    codes = sorted({f.code for f in (*ct.findings, *prescription.findings) if f.severity != "info"})
+    codes = sorted({f.code for f in findings if f.severity != "info"})
     text = uncommissioned_notice(machine.status)
     text += f" Protocol {protocol.protocol_id} {protocol.version} ({protocol.status})."
-    return _cut(text + (f" Flags: {', '.join(codes)}." if codes else ""), _DESCRIPTION_LIMIT)
-
-
-def _cut(text: str, limit: int) -> str:
-    """Text within a DICOM length limit; an ellipsis shows that something was left out."""
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return cut(text + (f" Flags: {', '.join(codes)}." if codes else ""), _DESCRIPTION_LIMIT)
 
 
 def _dose_references(prescription: Prescription) -> list[Dataset]:
@@ -110,7 +123,7 @@ def _dose_references(prescription: Prescription) -> list[Dataset]:
         item = Dataset()
         item.DoseReferenceNumber = number
         item.DoseReferenceStructureType = "SITE"
-        item.DoseReferenceDescription = _cut(target.name, 64)
+        item.DoseReferenceDescription = cut(target.name, 64)
         item.DoseReferenceType = "TARGET"
         item.TargetPrescriptionDose = decimal(target.dose_gy)
         items.append(item)
@@ -124,7 +137,7 @@ def _fraction_group(plan: DeliverablePlan) -> Dataset:
     group.NumberOfFractionsPlanned = plan.fractions
     group.NumberOfBeams = len(plan.beams)
     group.NumberOfBrachyApplicationSetups = 0
-    group.ReferencedBeamSequence = Sequence()
+    group.ReferencedBeamSequence = Items()
     for beam in plan.beams:
         item = Dataset()
         item.BeamMeterset = decimal(beam.mu)

@@ -11,7 +11,8 @@ from rtplan.domain.context import PlanContext
 from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.grid import Grid
-from rtplan.domain.machine import BeamModel, Jaws, Machine, Mlc
+from rtplan.domain.image import DensityImage
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel, Jaws, Machine, Mlc
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam, Segment, step_and_shoot_beam
 from rtplan.domain.prescription import BeamArrangement, PrescribedTarget, Prescription, PrescriptionLevel, Protocol
 from rtplan.domain.structures import Structure, StructureSet
@@ -31,6 +32,9 @@ def example_machine() -> Machine:
         interdigitation=True,
         max_leaf_speed_mm_s=25.0,
         transmission=0.015,
+        interleaf_transmission=0.015,
+        tongue_mm=0.0,
+        dosimetric_leaf_gap_mm=0.0,
     )
     jaws = Jaws(
         x1_range_mm=(-200.0, 20.0),
@@ -72,8 +76,10 @@ def _example_beam_model() -> BeamModel:
         collimator_distance_mm=500.0,
         off_axis_radius_mm=np.array([0.0, 200.0]),
         off_axis_factor=np.array([1.0, 1.0]),
-        softening_radius_mm=np.array([0.0, 200.0]),
+        softening_radius_mm=np.array([0.0, 300.0]),
         softening_mu_ratio=np.array([1.0, 1.0]),
+        extra_focal=NO_EXTRA_FOCAL_SOURCE,
+        contamination=NO_CONTAMINATION,
         sha256="",
     )
 
@@ -104,9 +110,16 @@ def example_context() -> PlanContext:
     body[1:-1, 1:-1, 1:-1] = True
     structures = StructureSet(grid, (Structure("External", "EXTERNAL", body), Structure("PTV_60", "PTV", target)))
     total = np.where(target, PRESCRIBED_GY, np.where(body, 20.0, 0.0)).astype(np.float32)
+    water = body.astype(np.float32)
     half = Dose(grid, (total / 2).astype(np.float32))
     return PlanContext(
-        example_plan(), example_machine(), Dose(grid, total), (half, half), structures, _example_prescription()
+        example_plan(),
+        example_machine(),
+        DensityImage(grid, water, water),
+        Dose(grid, total),
+        (half, half),
+        structures,
+        _example_prescription(),
     )
 
 

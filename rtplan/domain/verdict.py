@@ -19,11 +19,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """Outcome of one plan check."""
+    """Outcome of one plan check. A plan that does not pass goes no further; `findings` go with one that does."""
 
     check_id: str
     passed: bool
     message: str
+    findings: tuple[Finding, ...] = ()
 
 
 Outcome = Literal["goals_met", "goals_missed", "rejected", "failed"]

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from kernels.backend import get_backend
 from kernels.contract import Backend, BackendUnavailable, BeamGeometry, BeamTables, GridGeometry
-from kernels.directions import direction_set
 from kernels.polyenergetic import DoseTables, dose_tables, softened, water_spectrum
 from rtplan.domain.beams import Beam, BeamFrame, beam_frame
 from rtplan.domain.grid import Grid
@@ -25,11 +24,10 @@ DEPTH_MAX_CM = 120.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Beamline:
-    """Everything of one beam and its model that the kernel operations need, for a set of cone directions."""
+    """Everything of one beam and its model that the kernel operations need."""
 
     geometry: BeamGeometry
     tables: BeamTables
-    directions: NDArray[np.float64]
     kernels: DoseTables
     theta_edges_rad: NDArray[np.float64]
     smallest_exponent_per_cm: float
@@ -56,14 +54,13 @@ def _spectrum_tables(model: BeamModel) -> tuple[BeamTables, DoseTables]:
     return BeamTables(DEPTH_STEP_CM, model.softening_radius_mm, tables.terma_per_cm, *profile), tables
 
 
-def beamline(beam: Beam, model: BeamModel, n_directions: int) -> Beamline:
+def beamline(beam: Beam, model: BeamModel) -> Beamline:
     """Geometry, spectrum tables and kernels of a beam."""
     tables, kernels = _spectrum_tables(model)
     table = load_kernel_table()
     return Beamline(
         beam_geometry(beam_frame(beam)),
         tables,
-        direction_set(n_directions),
         kernels,
         table.theta_edges_rad,
         table.smallest_exponent_per_cm,

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from kernels.column_data import BeamletSources, Columns, ConeKernels, ConeLines, cone_lines, joined
 from kernels.cones import N_TERMS, cone_kernels, tilt_terms
-from kernels.contract import Backend, fluence_table
+from kernels.contract import Backend, BeamTables, fluence_table
+from kernels.directions import direction_set
 from rtplan.domain.arrays import frozen
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
@@ -27,7 +28,8 @@ REACH_CM = 20.0  # radiological length of the cone lines beyond the last source;
 THRESHOLD = 5e-4  # of a column's largest value: smaller entries are left out
 DIRECTIONS = 86
 NEGLIGIBLE = 5e-4  # of a beamlet's largest release in a voxel: with less to deposit a line is followed no further
-_HARDNESS_STEP_CM = 3.0
+_HARDNESS_BINS = 12
+_DEEP_CM = 36.0
 _SUB = 3  # points along each side of a voxel for its coverage by beamlets
 _TILE = (4, 4)  # rows and columns of beamlets in a block
 _BLOCKS_A_JOB = 4
@@ -97,7 +99,7 @@ def near_field_columns(
     """
     kernels = load_backend(backend)
     n_beams = len(beamlets.beams)
-    patient = _patient(density, model, voxel_index, beamline(beamlets.beams[0], model, DIRECTIONS))
+    patient = _patient(density, model, voxel_index)
     groups = [np.flatnonzero(beamlets.beam_index == index) for index in range(n_beams)]
     blocks = [_blocks(beamlets, own) for own in groups if own.size]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -108,7 +110,7 @@ def near_field_columns(
             for own, block in blocks:
                 beam = beamlets.beams[int(beamlets.beam_index[own[0]])]
                 progress("influence", int(beamlets.beam_index[own[0]]) / n_beams, f"beam {beam.name}")
-                line = beamline(beam, model, DIRECTIONS)
+                line = beamline(beam, model)
                 jobs = _jobs(pool, kernels, patient, beamlets, own, block, line)
                 yield from _results(waiting)
                 waiting = jobs
@@ -126,7 +128,7 @@ def _results(waiting: list[Future[Columns]]) -> Iterator[Columns]:
         yield waiting.pop(0).result()
 
 
-def _patient(density: DensityImage, model: BeamModel, voxel_index: NDArray[np.int64], line: Beamline) -> _Patient:
+def _patient(density: DensityImage, model: BeamModel, voxel_index: NDArray[np.int64]) -> _Patient:
     """The box of the image that has any density: rays and scatter cross vacuum unchanged."""
     some = density.electron_density_rel > 0
     low, high = [], []
@@ -145,7 +147,7 @@ def _patient(density: DensityImage, model: BeamModel, voxel_index: NDArray[np.in
     scale = GY_PER_MEV_PER_G * model.energy_fluence_per_mu_mev_cm2
     mass = part.mass_density_g_cm3
     per_energy = np.divide(np.float32(scale), mass, out=np.zeros_like(mass), where=mass > 0)
-    lines = cone_lines(line.directions, grid_geometry(part.grid))
+    lines = cone_lines(direction_set(DIRECTIONS), grid_geometry(part.grid))
     return _Patient(part, per_energy, np.ascontiguousarray(row_of[box]).reshape(-1), lines)
 
 
@@ -199,7 +201,7 @@ def _jobs(
 def _released(
     density: DensityImage, beamlets: Beamlets, own: NDArray[np.int64], line: Beamline, backend: Backend
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.float64]]:
-    """TERMA of an open field (z, y, x), the hardness bin of each voxel's, and each bin's mixture of energy groups (H, G)."""
+    """TERMA of an open field (z, y, x), the hardness bin of each voxel's, and each bin's mixture of the kernels (H, G)."""
     beam = beamlets.beams[int(beamlets.beam_index[own[0]])]
     field = _open_field(beam, beamlets, own, 2.0 * max(density.grid.spacing_zyx_mm))
     released = backend.terma(
@@ -209,18 +211,22 @@ def _released(
         fluence=fluence_table(field.x_edges_mm, field.y_edges_mm, field.fluence_mu),
         tables=line.tables,
     )
-    groups = np.zeros((len(released.energy), *density.grid.shape_zyx), dtype=np.float32)
-    groups[(slice(None), *released.box)] = released.energy
-    depth = np.arange(0.0, 36.0, _HARDNESS_STEP_CM)
-    on_axis = line.tables.terma_per_cm[0]
-    place = np.minimum((depth / line.tables.depth_step_cm).astype(int), on_axis.shape[1] - 1)
-    mixture = (on_axis[:, place] / on_axis[:, place].sum(axis=0)).T
-    total = groups.sum(axis=0)
-    softest = np.divide(groups[0], total, out=np.zeros_like(total), where=total > 0)
-    # Shares of the softest group fall with depth: between two bins, the nearer one.
-    between = (mixture[1:, 0] + mixture[:-1, 0]) / 2
-    hardness = (len(between) - np.searchsorted(between[::-1], softest)).astype(np.uint8)
-    return total, hardness, mixture
+    total = np.zeros(density.grid.shape_zyx, dtype=np.float32)
+    total[released.box] = released.energy.sum(axis=0)
+    soft = np.zeros_like(total)
+    soft[released.box] = released.energy[0]
+    np.divide(soft, total, out=soft, where=total > 0)
+    softest = _soft_shares(line.tables)
+    hardness = np.rint((softest[0] - soft) / max(softest[0] - softest[-1], 1e-6) * (_HARDNESS_BINS - 1))
+    mixture = np.stack([softest, 1 - softest], axis=1)
+    return total, np.clip(hardness, 0, _HARDNESS_BINS - 1).astype(np.uint8), mixture
+
+
+def _soft_shares(tables: BeamTables) -> NDArray[np.float64]:
+    """Shares of the soft kernel from the largest that the tables hold down to the smallest within 36 cm, in equal steps."""
+    shallow = tables.terma_per_cm[:, :, : int(_DEEP_CM / tables.depth_step_cm)]
+    share = shallow[:, 0] / shallow.sum(axis=1)
+    return np.linspace(share.max(), share.min(), _HARDNESS_BINS)
 
 
 def _sources(
@@ -281,13 +287,14 @@ def _cone_kernels(line: Beamline, beamlets: Beamlets, own: NDArray[np.int64], mi
     u = (beamlets.x1_mm[own] + beamlets.x2_mm[own]) / (2 * sad_mm)
     v = (beamlets.y1_mm[own] + beamlets.y2_mm[own]) / (2 * sad_mm)
     largest = (float(np.abs(u).max()), float(np.abs(v).max()))
-    fitted = cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, largest)
+    directions = direction_set(DIRECTIONS)
+    fitted = cone_kernels(line.kernels.per_sr, line.theta_edges_rad, directions, line.geometry.axes, largest)
     n_groups, n_bins = len(line.kernels.local), len(mixture)
-    by_term = fitted.reshape(len(line.directions), n_groups, N_TERMS, -1)
+    by_term = fitted.reshape(len(directions), n_groups, N_TERMS, -1)
     mixed = np.einsum("hg,kgti->tkhi", mixture, by_term).reshape(N_TERMS, -1)
     per_cone = (np.stack(tilt_terms(u, v), axis=1) @ mixed).astype(np.float32)
     return ConeKernels(
-        per_cone.reshape(len(own), len(line.directions), n_bins, -1),
+        per_cone.reshape(len(own), len(directions), n_bins, -1),
         (mixture @ line.kernels.local).astype(np.float32),
         load_kernel_table().exponents_per_cm,
         REACH_CM,

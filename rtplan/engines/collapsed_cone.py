@@ -6,64 +6,33 @@ Dose to MEDIUM: the energy deposited in a voxel over the voxel's mass. A voxel o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
 
 from kernels.cones import cone_kernels
-from kernels.contract import Backend, FluenceTable, fluence_table
+from kernels.contract import Backend, FluenceTable
+from kernels.directions import direction_set
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets, InfluenceOperator
 from rtplan.domain.machine import BeamModel
 from rtplan.domain.progress import Progress
-from rtplan.engines._beamline import GY_PER_MEV_PER_G, Beamline, beamline, grid_geometry, load_backend
+from rtplan.engines._beamline import GY_PER_MEV_PER_G, beamline, grid_geometry, load_backend
+from rtplan.engines._broad import broad_fields, coarse_image, on_fine_grid
 from rtplan.engines._cone_columns import near_field_columns
+from rtplan.engines._contamination import contamination_energy
+from rtplan.engines._extra_focal import extra_focal_fluence
+from rtplan.engines._sectors import Source, Sources, kernel_sources
+from rtplan.engines._source_model import primary_fluence
+from rtplan.engines._validity import refuse_bad_beamlets, refuse_bad_dose, refuse_bad_input
 
-DIRECTIONS = {"final": 170, "quick": 50}
-BLUR_PIXEL_MM = 1.0
-BEAMS_AT_ONCE = 9  # beams that share a sweep: the released energy of all of them is held at once
-
-
-def source_blur_mm(model: BeamModel, sad_mm: float) -> tuple[float, float]:
-    """Gaussian sigma of the source's shadow at the isocentre plane behind the collimator, mm along beam X and Y.
-
-    sigma (SAD - d) / d, d the collimator's distance from the source.
-    """
-    magnified = (sad_mm - model.collimator_distance_mm) / model.collimator_distance_mm
-    return model.source_sigma_x_mm * magnified, model.source_sigma_y_mm * magnified
-
-
-def blurred_fluence(fluence: FluenceMap, model: BeamModel) -> FluenceTable:
-    """Running integral of the fluence behind a source of finite size; a point source keeps the map's own sharp edges."""
-    sigma_x, sigma_y = source_blur_mm(model, fluence.beam.sad_mm)
-    x_edges, y_edges = _fine_edges(fluence.x_edges_mm, sigma_x), _fine_edges(fluence.y_edges_mm, sigma_y)
-    # Each fine pixel receives from each map pixel the share that the blurred edges leave in it: the area is conserved.
-    over_x = _spread(fluence.x_edges_mm, x_edges, sigma_x)
-    over_y = _spread(fluence.y_edges_mm, y_edges, sigma_y)
-    return fluence_table(x_edges, y_edges, over_y @ fluence.fluence_mu @ over_x.T)
-
-
-def _fine_edges(edges_mm: NDArray[np.float64], sigma_mm: float) -> NDArray[np.float64]:
-    """The edges themselves for a point source; otherwise pixels of about 1 mm that reach 4 sigma beyond."""
-    if sigma_mm == 0:
-        return np.asarray(edges_mm)
-    low, high = edges_mm[0] - 4 * sigma_mm, edges_mm[-1] + 4 * sigma_mm
-    return np.linspace(low, high, int(np.ceil((high - low) / BLUR_PIXEL_MM)) + 1)
-
-
-def _spread(edges_mm: NDArray[np.float64], fine_mm: NDArray[np.float64], sigma_mm: float) -> NDArray[np.float64]:
-    """Mean over each fine pixel of each map pixel's indicator convolved with the Gaussian, (n_fine, n)."""
-    if sigma_mm == 0:
-        return np.eye(len(edges_mm) - 1)
-    z = (fine_mm[:, None] - edges_mm[None, :]) / sigma_mm
-    # Integral of the normal distribution function: z Φ(z) + φ(z).
-    ramp = sigma_mm * (z * 0.5 * (1 + erf(z / np.sqrt(2))) + np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi))
-    inside = ramp[:, :-1] - ramp[:, 1:]
-    mean: NDArray[np.float64] = np.diff(inside, axis=0) / np.diff(fine_mm)[:, None]
-    return mean
+DIRECTIONS = {"final": 170, "standard": 86, "quick": 50}
+# Where along a line it steps aside: a final dose has every cone twice, half as strong, stepping half a voxel apart.
+PHASES = {"final": (0.25, 0.75), "standard": (0.5,), "quick": (0.5,)}
+RELEASED_AT_ONCE = 3e8  # values of released energy, 4 bytes each, of the beams that share a sweep
 
 
 class CollapsedCone:
@@ -84,16 +53,15 @@ class CollapsedCone:
     ) -> NDArray[np.float32]:
         """Dose to medium per fraction of all fluence maps together, Gy on `density.grid` (z, y, x) float32.
 
-        `quality` "final" uses 170 cones, "quick" 50. Raises BackendMissing.
+        `quality` "final" uses 170 cones, "standard" 86, "quick" 50. Raises BackendMissing.
         """
-        kernels = load_backend(backend)
-        energy = np.zeros(density.grid.shape_zyx, dtype=np.float32)
-        for first in range(0, len(fluence), BEAMS_AT_ONCE):
-            energy += _energy_per_cc(density, fluence[first : first + BEAMS_AT_ONCE], model, kernels, DIRECTIONS[quality])
+        refuse_bad_input(density, fluence, model)
+        energy = _energy_per_cc(density, fluence, model, load_backend(backend), cones_of(quality))
         scale = GY_PER_MEV_PER_G * model.energy_fluence_per_mu_mev_cm2
         mass = density.mass_density_g_cm3
         dose_gy = np.zeros_like(energy)
         np.divide(energy * np.float32(scale), mass, out=dose_gy, where=mass > 0)
+        refuse_bad_dose(dose_gy)
         return dose_gy
 
     def influence(
@@ -107,39 +75,105 @@ class CollapsedCone:
         progress: Progress,
     ) -> InfluenceOperator:
         """Dose of each beamlet for 1 MU in the voxels `voxel_index`: its near field, see `_cone_columns`."""
+        refuse_bad_beamlets(density, beamlets, model, voxel_index)
         return near_field_columns(density, beamlets, model, voxel_index, backend=backend, progress=progress)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Cones:
+    """Directions (K, 3) of the cones, and the phases at which each of them is walked."""
+
+    directions: NDArray[np.float64]
+    phases: tuple[float, ...]
+
+
+def cones_of(quality: str) -> Cones:
+    """The cones of a quality. Raises KeyError for one that is not known."""
+    return Cones(direction_set(DIRECTIONS[quality]), PHASES[quality])
+
+
 def _energy_per_cc(
-    density: DensityImage, fluence: Sequence[FluenceMap], model: BeamModel, kernels: Backend, n_directions: int
+    density: DensityImage, fluence: Sequence[FluenceMap], model: BeamModel, kernels: Backend, cones: Cones
 ) -> NDArray[np.float32]:
-    """Energy deposited per cm³ by some beams, per MeV/cm² of energy fluence a MU: cm⁻¹ MU."""
-    grid = grid_geometry(density.grid)
-    lines = [beamline(one.beam, model, n_directions) for one in fluence]
-    tables = [blurred_fluence(one, model) for one in fluence]
-    released = [
-        kernels.terma(density.electron_density_rel, grid=grid, beam=line.geometry, fluence=table, tables=line.tables)
-        for line, table in zip(lines, tables, strict=True)
-    ]
-    energy = kernels.superpose(
-        density.electron_density_rel,
-        released,
-        np.stack([_cones(line, table) for line, table in zip(lines, tables, strict=True)]),
-        lines[0].directions,
-        grid=grid,
-        beams=[line.geometry for line in lines],
-        smallest_exponent_per_cm=lines[0].smallest_exponent_per_cm,
-    )
-    local = lines[0].kernels.local.astype(np.float32)
-    for one in released:
-        energy[one.box] += np.tensordot(local, one.energy, axes=1)
+    """Energy deposited per cm³ by all beams, per MeV/cm² of energy fluence a MU: cm⁻¹ MU."""
+    energy = contamination_energy(density, fluence, model, kernels)
+    energy += _photons(density, [(f.beam, primary_fluence(f, model)) for f in fluence], model, kernels, cones)
+    if model.extra_focal.fraction > 0:
+        coarse = coarse_image(density)
+        fields = [(field.beam, extra_focal_fluence(field, model)) for field in broad_fields(fluence)]
+        energy += on_fine_grid(_photons(coarse, fields, model, kernels, cones_of("quick")), coarse, density)
     return energy
 
 
-def _cones(line: Beamline, table: FluenceTable) -> NDArray[np.float32]:
-    """Cone kernels of one beam for the rays of its field."""
-    largest = _max_slope(table, line.geometry.sad_mm)
-    return cone_kernels(line.kernels.per_sr, line.theta_edges_rad, line.directions, line.geometry.axes, largest)
+def _photons(
+    density: DensityImage,
+    fields: Sequence[tuple[Beam, FluenceTable]],
+    model: BeamModel,
+    kernels: Backend,
+    cones: Cones,
+) -> NDArray[np.float32]:
+    """Energy deposited per cm³ by photons of given fluences.
+
+    Beams share a sweep, as many at a time as there is room for the energy they release.
+    """
+    sources = _released(density, fields, model, kernels)
+    energy = np.zeros(density.grid.shape_zyx, dtype=np.float32)
+    batch: list[Source] = []
+    for number, source in enumerate(sources, start=1):
+        batch.append(source)
+        if number == len(sources) or sum(one.released.energy.size for one in batch) > RELEASED_AT_ONCE:
+            _deposit(density, batch, model, kernels, cones, energy)
+            batch.clear()
+    return energy
+
+
+def _released(
+    density: DensityImage, fields: Sequence[tuple[Beam, FluenceTable]], model: BeamModel, kernels: Backend
+) -> tuple[Source, ...]:
+    """What all beams release, by the source whose kernels it spreads with."""
+    sources = Sources()
+    for (beam, table), shares in zip(fields, kernel_sources([beam for beam, _ in fields]), strict=True):
+        line = beamline(beam, model)
+        released = kernels.terma(
+            density.electron_density_rel,
+            grid=grid_geometry(density.grid),
+            beam=line.geometry,
+            fluence=table,
+            tables=line.tables,
+        )
+        for source, share in shares:
+            sources.add(source, released, share, _max_slope(table, beam.sad_mm))
+    return sources.all()
+
+
+def _deposit(
+    density: DensityImage,
+    sources: Sequence[Source],
+    model: BeamModel,
+    kernels: Backend,
+    cones: Cones,
+    energy: NDArray[np.float32],
+) -> None:
+    """Adds what some sources deposit: along the cones and on the spot."""
+    lines = [beamline(source.beam, model) for source in sources]
+    shares = [
+        cone_kernels(line.kernels.per_sr, line.theta_edges_rad, cones.directions, line.geometry.axes, source.max_slope)
+        for line, source in zip(lines, sources, strict=True)
+    ]
+    n_phases = len(cones.phases)
+    energy += kernels.superpose(
+        density.electron_density_rel,
+        [source.released for source in sources],
+        np.tile(np.stack(shares) / np.float32(n_phases), (1, n_phases, 1, 1)),
+        np.tile(cones.directions, (n_phases, 1)),
+        grid=grid_geometry(density.grid),
+        beams=[line.geometry for line in lines],
+        phases=np.repeat(cones.phases, len(cones.directions)),
+        smallest_exponent_per_cm=lines[0].smallest_exponent_per_cm,
+    )
+    local = lines[0].kernels.local.astype(np.float32)
+    for source in sources:
+        energy[source.released.box] += np.tensordot(local, source.released.energy, axes=1)
 
 
 def _max_slope(table: FluenceTable, sad_mm: float) -> tuple[float, float]:

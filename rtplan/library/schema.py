@@ -160,8 +160,11 @@ class LeafBandFile(_File):
     width_mm: Positive
 
 
+Transmission = Annotated[Number, Field(ge=0, lt=0.5)]
+
+
 class MlcFile(_File):
-    """The multileaf collimator."""
+    """The multileaf collimator: where its leaves are and how far they go. What they let through stands with the beam."""
 
     leaf_bands: list[LeafBandFile] = Field(min_length=1)
     max_position_mm: Positive
@@ -170,10 +173,11 @@ class MlcFile(_File):
     min_gap_mm: NotNegative
     interdigitation: bool
     max_leaf_speed_mm_s: Positive
-    transmission: Annotated[Number, Field(ge=0, lt=0.5)]
+    tongue_mm: Annotated[Number, Field(ge=0, le=2)]
 
 
 Range = Annotated[list[Number], Field(min_length=2, max_length=2)]
+EnergyId = Annotated[str, Field(pattern=r"^[0-9]{1,2}(X|FFF)$")]
 
 
 class JawsFile(_File):
@@ -183,7 +187,6 @@ class JawsFile(_File):
     x2_range_mm: Range
     y1_range_mm: Range
     y2_range_mm: Range
-    transmission: Annotated[Number, Field(ge=0, lt=0.5)]
 
 
 class MachineFile(_File):
@@ -199,30 +202,82 @@ class MachineFile(_File):
     sad_mm: Annotated[Number, Field(ge=500, le=2000)]
     mlc: MlcFile
     jaws: JawsFile
-    beam: Annotated[str, Field(pattern=r"^beam_[A-Za-z0-9]+\.yaml$")]
+    beams: list[Annotated[str, Field(pattern=r"^beam_[0-9]{1,2}(X|FFF)\.yaml$")]] = Field(min_length=1, max_length=20)
     max_gantry_speed_deg_s: Positive
-    max_dose_rate_mu_min: Positive
     min_segment_mu: Positive
     min_segment_area_cm2: Positive
     max_beam_mu: Positive
 
 
-class BeamFile(_File):
-    """`library/machines/<id>/beam_<energy>.yaml`."""
+class MachineAliasFile(_File):
+    """`library/machines/<id>/machine.yaml` of a machine that is one beam of another under its own name."""
 
-    energy_id: Annotated[str, Field(pattern=r"^[0-9]{1,2}X(FFF)?$")]
+    id: Identifier
+    title: Text
+    model_name: Annotated[str, Field(min_length=1, max_length=64)]
+    same_as: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,47}:[0-9]{1,2}(X|FFF)$")]
+
+
+class CollimationFile(_File):
+    """What leaves and jaws let through of this beam."""
+
+    source: Text
+    mlc_transmission: Transmission
+    mlc_interleaf_transmission: Transmission
+    dosimetric_leaf_gap_mm: Annotated[Number, Field(ge=0, le=5)]
+    jaw_transmission: Transmission
+
+
+class ExtraFocalFile(_File):
+    """Photons scattered in the head."""
+
+    source: Text
+    fraction: Annotated[Number, Field(gt=0, lt=0.5)]
+    sigma_mm: Annotated[Number, Field(gt=0, le=100)]
+    distance_mm: Annotated[Number, Field(ge=10, le=400)]
+    collimator_distance_mm: Annotated[Number, Field(ge=100, le=900)]
+
+
+class SofteningFile(_File):
+    """Attenuation coefficients in water off the axis over those on it."""
+
+    source: Text
+    radius_mm: list[NotNegative] = Field(min_length=2)
+    mu_ratio: list[Annotated[Number, Field(ge=0.8, le=1.5)]] = Field(min_length=2)
+
+
+class ContaminationFile(_File):
+    """Electrons from the head and the air."""
+
+    source: Text
+    amplitude: Annotated[Number, Field(gt=0, lt=1)]
+    attenuation_per_cm: Annotated[Number, Field(gt=0, le=20)]
+    range_cm: Annotated[Number, Field(gt=0, le=20)]
+    sigma_mm: Annotated[Number, Field(gt=0, le=300)]
+
+
+class BeamFile(_File):
+    """`library/machines/<id>/beam_<energy>.yaml`. What a beam lacks is written as null, not left out."""
+
+    energy_id: EnergyId
     nominal_energy_mv: Annotated[Number, Field(ge=1, le=25)]
+    max_dose_rate_mu_min: Positive
     spectrum_source: Text
     spectrum_edges_mev: list[NotNegative] = Field(min_length=2)
     spectrum_photon_fraction: list[NotNegative] = Field(min_length=1)
     energy_fluence_per_mu_mev_cm2: Annotated[Number, Field(ge=1e8, le=1e11)]
     calibration_note: Text
+    spot_source: Text
     source_sigma_x_mm: Annotated[Number, Field(ge=0, le=5)]
     source_sigma_y_mm: Annotated[Number, Field(ge=0, le=5)]
     collimator_distance_mm: Annotated[Number, Field(ge=100, le=900)]
+    collimation: CollimationFile
     off_axis_source: Text
     off_axis_radius_mm: list[NotNegative] = Field(min_length=2)
     off_axis_factor: list[Annotated[Number, Field(gt=0, le=2)]] = Field(min_length=2)
+    softening: SofteningFile | None
+    extra_focal: ExtraFocalFile | None
+    contamination: ContaminationFile | None
 
 
 class CalibrationPointFile(_File):

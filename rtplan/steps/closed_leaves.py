@@ -69,9 +69,13 @@ def _reach(x1: Floats, x2: Floats, mlc: Mlc) -> tuple[float, float]:
 
 
 def _under_a_jaw(jaws_mm: tuple[float, float, float, float], reach_mm: tuple[float, float], mlc: Mlc) -> float | None:
-    """X1 of the closed pairs so that their gap lies under an X jaw, well under it if possible; None if out of reach."""
+    """X1 of the closed pairs so that their gap lies under an X jaw, well under it if possible; None if out of reach.
+
+    The gap is what the photons see: half the dosimetric leaf gap wider on either side.
+    """
     x1, x2 = jaws_mm[:2]
-    for place in (x2 + UNDER_JAW_MM, x1 - UNDER_JAW_MM - mlc.min_gap_mm, x2, x1 - mlc.min_gap_mm):
+    end = mlc.dosimetric_leaf_gap_mm / 2
+    for place in (x2 + UNDER_JAW_MM, x1 - UNDER_JAW_MM - mlc.min_gap_mm, x2 + end, x1 - end - mlc.min_gap_mm):
         if reach_mm[0] <= place <= reach_mm[1]:
             return place
     return None

@@ -11,7 +11,14 @@ from rtplan.domain.beams import FluenceMap
 from rtplan.domain.machine import Machine
 from rtplan.domain.plan import Aperture, DeliverablePlan, PlanBeam
 from rtplan.errors import PlanningFailed
-from rtplan.steps.transmission import interpolated, jaw_x_transmission, leaf_row_transmission, strip_weights
+from rtplan.steps.transmission import (
+    interpolated,
+    jaw_x_transmission,
+    strip_boundaries,
+    strip_transmission,
+    strip_weights,
+    tips_pass,
+)
 
 Floats = NDArray[np.float64]
 
@@ -22,9 +29,10 @@ _FAR_MM = 1e4  # beyond any field
 def plan_fluence(plan: DeliverablePlan, machine: Machine, *, pixel_mm: float = 1.0) -> tuple[FluenceMap, ...]:
     """Fluence per beam: Σ over control-point intervals of ΔMU times the aperture's transmission.
 
-    Sharp edges: leaf tips along X, leaf boundaries and jaws as the machine has them; the transmissions of leaves, X jaws
-    and Y jaws multiply where they overlap. Pixels are area-weighted exactly. Where leaves move during an interval their
-    motion is linear in MU and integrated exactly; where jaws move too, or a tip passes under a jaw, the interval is cut
+    Sharp edges: leaf tips along X set back by half the dosimetric leaf gap, strips of leaves and of their overlaps
+    (`strip_transmission`), jaws as the machine has them; the transmissions of leaves, X jaws and Y jaws multiply where they
+    overlap. Pixels are area-weighted exactly. Where leaves move during an interval their motion is linear in MU and
+    integrated exactly; where jaws move too, or a tip passes a jaw or an overlapping neighbour's tip, the interval is cut
     into pieces of at most one pixel of motion. Where the jaws open beyond the outermost leaves nothing shields. Pixels lie
     on multiples of `pixel_mm`; a map leaves out only rows and columns that stay below 1e-4 of the beam's MU.
     Raises PlanningFailed: GANTRY_MOVES, METERSET_FALLS, MLC_PAIRS.
@@ -52,19 +60,19 @@ def _beam_fluence(beam: PlanBeam, machine: Machine, pixel_mm: float) -> FluenceM
 def _strips_by_y_jaws(
     beam: PlanBeam, x_edges: Floats, machine: Machine, pixel_mm: float
 ) -> dict[tuple[float, float], Floats]:
-    """MU through leaves and X jaws along each strip, (n_pairs + 2, nx), summed over all moments with equal Y jaws.
+    """MU through leaves and X jaws along each strip, (n_strips + 2, nx), summed over all moments with equal Y jaws.
 
     The first and last strip lie beyond the leaves. Within a strip a fluence is separable, so that is all there is to it.
     """
     found: dict[tuple[float, float], Floats] = {}
     for start, end in zip(beam.control_points[:-1], beam.control_points[1:], strict=True):
         mu = end.cumulative_mu - start.cumulative_mu
-        pieces = _pieces(start.aperture, end.aperture, pixel_mm) if mu > 0.0 else 0
+        pieces = _pieces(start.aperture, end.aperture, machine, pixel_mm) if mu > 0.0 else 0
         for i in range(pieces):
             a = interpolated(start.aperture, end.aperture, i / pieces)
             b = interpolated(start.aperture, end.aperture, (i + 1) / pieces)
             bare = jaw_x_transmission(x_edges, a, b, machine)[None]
-            along = mu / pieces * np.concatenate([bare, leaf_row_transmission(x_edges, a, b, machine), bare])
+            along = mu / pieces * np.concatenate([bare, strip_transmission(x_edges, a, b, machine), bare])
             # The Y jaws stand still or move by less than a pixel here, so their middle position is enough.
             y_jaws = (a.jaw_y1_mm + b.jaw_y1_mm) / 2, (a.jaw_y2_mm + b.jaw_y2_mm) / 2
             found[y_jaws] = found[y_jaws] + along if y_jaws in found else along
@@ -72,7 +80,7 @@ def _strips_by_y_jaws(
 
 
 def _strip_shares(y_edges: Floats, jaw_y1_mm: float, jaw_y2_mm: float, machine: Machine) -> Floats:
-    bounds = machine.mlc.leaf_boundaries_mm
+    bounds = strip_boundaries(machine.mlc)
     strips = np.concatenate([[min(-_FAR_MM, bounds[0])], bounds, [max(_FAR_MM, bounds[-1])]])
     return strip_weights(y_edges[:-1], y_edges[1:], strips, (jaw_y1_mm, jaw_y2_mm), machine.jaws.transmission)
 
@@ -82,14 +90,13 @@ def _pixel_edges(low_mm: float, high_mm: float, pixel_mm: float) -> Floats:
     return np.asarray(np.arange(first, last + 1) * pixel_mm, dtype=np.float64)
 
 
-def _pieces(start: Aperture, end: Aperture, pixel_mm: float) -> int:
-    """How many pieces of linear motion an interval needs: one when the jaws stand and no tip passes under a jaw."""
+def _pieces(start: Aperture, end: Aperture, machine: Machine, pixel_mm: float) -> int:
+    """How many pieces of linear motion an interval needs: one when the jaws stand and no tips pass."""
     jaws = np.array([(a.jaw_x1_mm, a.jaw_x2_mm, a.jaw_y1_mm, a.jaw_y2_mm) for a in (start, end)])
-    tips = np.array([np.concatenate([a.leaf_x1_mm, a.leaf_x2_mm]) for a in (start, end)])
-    passes = (tips[0, :, None] - jaws[0, None, :2]) * (tips[1, :, None] - jaws[1, None, :2]) < 0
     jaw_motion = float(np.abs(jaws[1] - jaws[0]).max())
-    if jaw_motion == 0.0 and not passes.any():
+    if jaw_motion == 0.0 and not tips_pass(start, end, machine):
         return 1
+    tips = np.array([np.concatenate([a.leaf_x1_mm, a.leaf_x2_mm]) for a in (start, end)])
     return max(1, math.ceil(max(jaw_motion, float(np.abs(tips[1] - tips[0]).max())) / pixel_mm))
 
 

@@ -19,7 +19,7 @@ from rtplan.domain.progress import Progress, silent
 from rtplan.errors import PlanningFailed
 from rtplan.steps.apertures import BeamletField, Shape, beamlet_field, best_shape
 from rtplan.steps.closed_leaves import aperture_of, jaw_box
-from rtplan.steps.transmission import leaf_row_transmission, strip_weights
+from rtplan.steps.transmission import strip_boundaries, strip_transmission, strip_weights
 
 Floats = NDArray[np.float64]
 
@@ -108,11 +108,13 @@ def segment_matrix(
 
 def beamlet_transmission(aperture: Aperture, field: BeamletField, beamlets: Beamlets, machine: Machine) -> Floats:
     """Fluence per MU that an aperture lets into each beamlet of a field, (n,): 1 open, the transmission where closed."""
-    along = leaf_row_transmission(field.x_edges_mm, aperture, aperture, machine)
+    along = strip_transmission(field.x_edges_mm, aperture, aperture, machine)
     y1, y2 = beamlets.y1_mm[field.beamlets], beamlets.y2_mm[field.beamlets]
     jaws = aperture.jaw_y1_mm, aperture.jaw_y2_mm
-    across = strip_weights(y1, y2, machine.mlc.leaf_boundaries_mm, jaws, machine.jaws.transmission).sum(axis=1)
-    transmission: Floats = along[field.row + field.first_pair, field.column] * across
+    # Every beamlet of a row lies in the same strips, so one beamlet of each row is enough.
+    rows, first = np.unique(field.row, return_index=True)
+    across = strip_weights(y1[first], y2[first], strip_boundaries(machine.mlc), jaws, machine.jaws.transmission)
+    transmission: Floats = (across @ along)[np.searchsorted(rows, field.row), field.column]
     return transmission
 
 

@@ -48,7 +48,9 @@ UNITS = (
 )
 _HAS_UNIT = re.compile(rf"(^|_)({'|'.join(UNITS)})$")
 # Numbers without unit: mathematics, fractions of something, settings of a solver.
-PURE_NUMBERS = frozenset({"value", "limit", "step", "argument", "negligible", "exponent", "level", "threshold"})
+PURE_NUMBERS = frozenset(
+    {"value", "limit", "step", "argument", "negligible", "exponent", "level", "threshold", "phase", "scale"}
+)
 
 
 def _name(path: Path) -> str:

@@ -15,7 +15,7 @@ from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets
-from rtplan.domain.machine import BeamModel
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel
 from rtplan.domain.progress import silent
 from rtplan.engines.collapsed_cone import PLUGIN
 from rtplan.library.water import load_kernel_table
@@ -26,7 +26,8 @@ BACKENDS = ("cpu", "reference")
 def model() -> BeamModel:
     return BeamModel(
         "6X", 6.0, np.array([0.5, 1.0, 2.0, 4.0]), np.array([0.3, 0.3, 0.3, 0.1]), 2.6e9, 0.0, 0.0, 500.0,
-        np.array([0.0, 400.0]), np.array([1.0, 1.0]), np.array([0.0, 400.0]), np.array([1.0, 1.0]), "test",
+        np.array([0.0, 400.0]), np.array([1.0, 1.0]), np.array([0.0, 400.0]), np.array([1.0, 1.0]),
+        NO_EXTRA_FOCAL_SOURCE, NO_CONTAMINATION, "test",
     )  # fmt: skip
 
 
@@ -198,7 +199,7 @@ def test_columns_that_leave_nothing_out_sum_to_the_full_superposition():
         case.density, [Released((0, 0, 0), released.reshape(1, *case.density.shape))], cones, case.directions,
         grid=case.grid,
         beams=[BeamGeometry(np.array([0.0, -1000.0, 0.0]), np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]]), 1000.0)],
-        smallest_exponent_per_cm=table.smallest_exponent_per_cm,
+        phases=np.full(len(case.directions), 0.5), smallest_exponent_per_cm=table.smallest_exponent_per_cm,
     )  # fmt: skip
     assert np.abs(sum_of_columns - full).max() <= 1e-4 * full.max()
 

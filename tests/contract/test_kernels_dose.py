@@ -40,7 +40,8 @@ def deposited(name):
     released = Released((5, 0, 0), energy[0, :, 5:]), Released((0, 2, 1), energy[1, :, :, 2:, 1:6])
     kernels = random.uniform(-0.1, 1, (2, 86, 12, 9)).astype(np.float32)
     other = BeamGeometry(np.array([0.0, -300.0, 0.0]), np.array([[1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]]), 300.0)
-    options = {"grid": GRID, "beams": (TURNED, other), "smallest_exponent_per_cm": 0.04}
+    phases = np.where(np.arange(86) % 2, 0.25, 0.75)
+    options = {"grid": GRID, "beams": (TURNED, other), "phases": phases, "smallest_exponent_per_cm": 0.04}
     return get_backend(name).superpose(body(), released, kernels, direction_set(86), **options)
 
 

@@ -150,7 +150,14 @@ def test_superposition_loses_no_energy_in_a_large_medium():
         BeamGeometry(np.array([0.0, -1000.0, 0.0]), AXES, 1000.0),
     )
     total = get_backend("reference").superpose(
-        dense, released, kernels, direction_set(86), grid=grid, beams=(beam,), smallest_exponent_per_cm=0.04
+        dense,
+        released,
+        kernels,
+        direction_set(86),
+        grid=grid,
+        beams=(beam,),
+        phases=np.full(86, 0.5),
+        smallest_exponent_per_cm=0.04,
     )
     assert total.sum() == pytest.approx(kernels.sum(), rel=1e-3)
 

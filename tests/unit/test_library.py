@@ -12,7 +12,7 @@ import yaml
 from rtplan.domain.prescription import Protocol
 from rtplan.errors import LibraryInvalid
 from rtplan.library.calibrations import CALIBRATIONS, check_calibration, list_calibrations, load_calibration
-from rtplan.library.machines import MACHINES, check_machine, list_machines, load_machine
+from rtplan.library.machines import MACHINES, load_machine
 from rtplan.library.protocols import SITES, check_protocol, list_protocols, load_protocol
 from rtplan.library.yaml_lines import read_yaml
 from rtplan.registry import shelf
@@ -152,28 +152,6 @@ def test_left_is_left(name):
     organs = load_protocol("head_neck_70_63_56").organs
     found = [o.name for o in organs if any(re.fullmatch(pattern, name, re.IGNORECASE) for pattern in o.names)]
     assert found == ["Parotid_L"]
-
-
-def test_machines_ship_with_sixty_pairs_and_the_mohan_spectrum():
-    assert list_machines() == ("generic_6mv", "point_source_mohan6")
-    for machine_id in list_machines():
-        machine = load_machine(machine_id)
-        widths = np.diff(machine.mlc.leaf_boundaries_mm)
-        assert machine.mlc.n_pairs == 60
-        assert (np.sum(widths == 5), np.sum(widths == 10)) == (40, 20)
-        assert machine.mlc.leaf_boundaries_mm[[0, -1]].tolist() == [-200, 200]
-        assert np.all(np.abs(machine.mlc.leaf_boundaries_mm[10:51]) <= 100)
-        assert machine.beam.photon_fraction.sum() == pytest.approx(1, abs=1e-12)
-        # mean energy of mohan6 as EGSnrc reports it
-        assert machine.beam.energy_mev @ machine.beam.photon_fraction == pytest.approx(1.8985, abs=2e-4)
-
-
-def test_the_reference_beam_is_ideal_and_the_generic_one_is_not_commissioned():
-    reference, generic = load_machine("point_source_mohan6"), load_machine("generic_6mv")
-    assert (reference.mlc.transmission, reference.jaws.transmission, reference.beam.source_sigma_x_mm) == (0, 0, 0)
-    assert np.all(reference.beam.off_axis_factor == 1)
-    assert generic.status == "generic, not commissioned"
-    assert generic.mlc.transmission == 0.015
 
 
 def test_calibration_gives_water_exactly_and_rises():
@@ -351,50 +329,6 @@ def test_a_protocol_may_lie_anywhere_and_its_hash_is_of_its_bytes(tmp_path):
     assert mine.goals == shipped.goals
     assert mine.sha256 != shipped.sha256
     assert load_protocol(str(C_SHAPE)) == shipped
-
-
-MACHINE_MISTAKES = [
-    ("machine.yaml", "to_mm: 100, width_mm: 5", "to_mm: 101, width_mm: 5", "mlc.leaf_bands[1]"),
-    ("machine.yaml", "from_mm: 100, to_mm: 200", "from_mm: 110, to_mm: 200", "mlc.leaf_bands[2]"),
-    ("machine.yaml", "transmission: 0.015", "transmission: 1.5", "mlc.transmission"),
-    ("machine.yaml", "min_gap_mm: 0.5", "min_gap_mm: -0.5", "mlc.min_gap_mm"),
-    ("machine.yaml", "interdigitation: true", "interdigitation: yes", "mlc.interdigitation"),
-    ("machine.yaml", "x1_range_mm: [-200, 20]", "x1_range_mm: [20, -200]", "jaws.x1_range_mm"),
-    ("machine.yaml", "x1_range_mm: [-200, 20]", "x1_range_mm: [20, 200]", "jaws.x1_range_mm"),
-    ("machine.yaml", "y2_range_mm: [-100, 200]", "y2_range_mm: [-200, -100]", "jaws.y2_range_mm"),
-    ("machine.yaml", "sad_mm: 1000", "sad_mm: 100", "sad_mm"),
-    ("machine.yaml", "beam: beam_6X.yaml", "beam: ../beam_6X.yaml", "beam"),
-    ("beam_6X.yaml", "[0.00, 0.25,", "[0.25, 0.00,", "spectrum_edges_mev[1]"),
-    ("beam_6X.yaml", "0.03217721", "0.13217721", "spectrum_photon_fraction"),
-    ("beam_6X.yaml", "nominal_energy_mv: 6", "nominal_energy_mv: 4", "spectrum_edges_mev"),
-    ("beam_6X.yaml", "off_axis_factor: [1.0,", "off_axis_factor: [1.1,", "off_axis_factor[0]"),
-    ("beam_6X.yaml", "off_axis_factor: [1.0,", "off_axis_factor: [1.0, 1.0,", "off_axis_factor"),
-    ("beam_6X.yaml", "off_axis_radius_mm: [0, 25,", "off_axis_radius_mm: [25, 0,", "off_axis_radius_mm[1]"),
-    ("beam_6X.yaml", "energy_fluence_per_mu_mev_cm2: ", "energy_fluence_per_mu_mev_cm2: -", "energy_fluence_per_mu_mev_cm2"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "old", "new", "field"), MACHINE_MISTAKES)
-def test_a_mistake_in_a_machine_names_file_and_field(tmp_path, name, old, new, field):
-    for original in (MACHINES / "generic_6mv").glob("*.yaml"):
-        (tmp_path / original.name).write_bytes(original.read_bytes())
-    assert check_machine(tmp_path).mlc.n_pairs == 60
-    edited(tmp_path, MACHINES / "generic_6mv" / name, old, new)
-    with pytest.raises(LibraryInvalid) as caught:
-        check_machine(tmp_path)
-    assert re.match(rf"{re.escape(name)} line \d+, {re.escape(field)}: ", caught.value.found), caught.value.found
-
-
-def test_both_files_of_a_machine_are_in_its_hash(tmp_path):
-    for original in (MACHINES / "generic_6mv").glob("*.yaml"):
-        (tmp_path / original.name).write_bytes(original.read_bytes())
-    before = check_machine(tmp_path)
-    assert before.sha256 == load_machine("generic_6mv").sha256
-    edited(tmp_path, tmp_path / "beam_6X.yaml", "generic horn", "generic  horn")
-    changed_beam = check_machine(tmp_path)
-    edited(tmp_path, tmp_path / "machine.yaml", "min_segment_mu: 2", "min_segment_mu: 3")
-    changed_both = check_machine(tmp_path)
-    assert len({before.sha256, changed_beam.sha256, changed_both.sha256}) == 3
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from small_plan import NOW, ct, machine, plan, prescription
 from rtplan.dicom.read_rtplan import ReadPlan, read_rtplan
 from rtplan.dicom.uids import new_output_ids
 from rtplan.dicom.write_rtplan import write_rtplan
+from rtplan.domain.machine import Machine
 from rtplan.errors import CaseRejected
 
 MACHINES = {"test_machine": machine()}
@@ -276,3 +277,50 @@ def test_a_beam_without_flattening_filter_needs_its_own_machine(tmp_path: Path):
     assert read_rtplan(path, {"test_machine": fff}).plan.energy_id == "6FFF"
     with pytest.raises(CaseRejected, match="RTPLAN_ENERGY"):
         read_rtplan(path, MACHINES)
+
+
+def several_beams() -> dict[str, Machine]:
+    """One machine at four energies, and another."""
+    energies = {"6X": 6.0, "6FFF": 6.0, "10X": 10.0, "10FFF": 10.0}
+    beams = {}
+    for energy, nominal in energies.items():
+        one = machine("many", energy)
+        beams[f"many:{energy}"] = replace(one, beam=replace(one.beam, nominal_energy_mv=nominal))
+    return beams | MACHINES
+
+
+@pytest.mark.parametrize("energy", ["6X", "6FFF", "10X", "10FFF"])
+def test_a_plan_finds_its_own_beam_of_a_machine_with_several(tmp_path: Path, energy: str):
+    # mutant: the first beam of the machine; the fluence mode not looked at
+    path, machines = tmp_path / "p.dcm", several_beams()
+    mine = machines[f"many:{energy}"]
+    written_plan = replace(plan(), machine_id="many", energy_id=energy)
+    write_rtplan(path, written_plan, prescription(), mine, ct(), new_output_ids(NOW))
+    beam = pydicom.dcmread(path).BeamSequence[0]
+    assert beam.ControlPointSequence[0].NominalBeamEnergy == int(energy.rstrip("XF"))
+    mode = beam.PrimaryFluenceModeSequence[0]
+    assert (mode.FluenceMode, mode.get("FluenceModeID")) == (
+        ("NON_STANDARD", "FFF") if energy.endswith("FFF") else ("STANDARD", None)
+    )
+    found = read_rtplan(path, machines)
+    assert (found.plan.machine_id, found.plan.energy_id) == ("many", energy)
+    assert found.machine is mine
+
+
+def test_an_energy_that_the_machine_lacks_and_a_fluence_of_another_kind_are_refused(tmp_path: Path):
+    # mutant: any NON_STANDARD fluence taken for FFF
+    path, machines = tmp_path / "p.dcm", several_beams()
+    write_rtplan(path, replace(plan(), machine_id="many"), prescription(), machines["many:6X"], ct(), new_output_ids(NOW))
+    dataset = pydicom.dcmread(path)
+    for beam in dataset.BeamSequence:
+        beam.ControlPointSequence[0].NominalBeamEnergy = "18"
+    dataset.save_as(path)
+    with pytest.raises(CaseRejected, match=r"RTPLAN_ENERGY.*one of 6X, 6FFF, 10X, 10FFF of many"):
+        read_rtplan(path, machines)
+    for beam in dataset.BeamSequence:
+        beam.ControlPointSequence[0].NominalBeamEnergy = "6"
+        beam.PrimaryFluenceModeSequence[0].FluenceMode = "NON_STANDARD"
+        beam.PrimaryFluenceModeSequence[0].FluenceModeID = "TBI"
+    dataset.save_as(path)
+    with pytest.raises(CaseRejected, match=r"RTPLAN_ENERGY.*TBI"):
+        read_rtplan(path, machines)

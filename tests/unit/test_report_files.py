@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_plan import ISO, NOW, arc_beam, ct, dose, machine, plan, prescription, structures
+from small_plan import ISO, NOW, arc_beam, ct, density, dose, machine, plan, prescription, structures
 
 from rtplan.domain.context import PlanContext
 from rtplan.domain.grid import Grid
@@ -29,7 +29,7 @@ NASTY = "<script>alert('x')</script> & \"$\\frac{1}$\" 耳下腺"
 
 def report_data(organ: str = "Parotid_L", name: str = "Müller^Ünal") -> ReportData:
     the_plan = plan((*plan().beams, arc_beam(4)))
-    context = PlanContext(the_plan, machine(), dose(), (dose(),), structures(organ), prescription())
+    context = PlanContext(the_plan, machine(), density(), dose(), (dose(),), structures(organ), prescription())
     verification = replace(
         verify(context), checks=(CheckResult("MLC_GAP", True, "fine"), CheckResult("DOSE_GRID", False, "too small"))
     )

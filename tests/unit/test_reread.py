@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from small_plan import NOW, arc_beam, ct, dose, machine, plan, prescription, structures
+from small_plan import NOW, arc_beam, ct, density, dose, machine, plan, prescription, structures
 
 from rtplan.dicom.uids import new_output_ids
 from rtplan.dicom.write_rtdose import write_rtdose
@@ -20,7 +20,8 @@ from rtplan.errors import SafetyStop
 from rtplan.steps.reread import confirm_written, doses_from_files, plan_difference
 from rtplan.steps.verify import dvhs
 
-CONTEXT = PlanContext(plan((*plan().beams, arc_beam(4))), machine(), dose(), (dose(),), structures(), prescription())
+PLAN = plan((*plan().beams, arc_beam(4)))
+CONTEXT = PlanContext(PLAN, machine(), density(), dose(), (dose(),), structures(), prescription())
 
 
 @pytest.fixture

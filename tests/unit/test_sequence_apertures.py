@@ -124,6 +124,17 @@ def test_closed_pairs_of_a_field_as_wide_as_the_carriage_stand_beside_an_opening
     assert wide.leaf_x1_mm[6] == pytest.approx(30.0)
 
 
+def test_the_gap_that_photons_see_of_a_closed_pair_hides_as_well():
+    # mutant: the gap's edge at the jaw's, half a leaf gap in the open
+    machine = machine_with(max_span_mm=62.0, dosimetric_leaf_gap_mm=1.5)
+    field = beamlet_field(block(machine, range(2, 12), 12, left_mm=-30.0), 0, machine)
+    benefit = np.ones((10, 12))
+    benefit[4] = -1.0
+    shape = best_shape(benefit.ravel(), field, machine)
+    aperture = aperture_of(shape, field, (-30.0, 30.0, -25.0, 25.0), machine)
+    assert aperture.leaf_x1_mm[6] == pytest.approx(30.75)
+
+
 def test_jaws_stand_at_the_openings_edges():
     machine = machine_with()
     field = beamlet_field(block(machine, range(3, 9), 8, left_mm=-15.0), 0, machine)
