@@ -63,7 +63,8 @@ class Columns:
 
     Column j has runs `run_start`[j] to `run_start`[j + 1] and levels `level_start`[j] to `level_start`[j + 1]. A run begins
     in row `run_row` and takes the next `run_length` levels. Rows ascend in a column; stored levels may be 0. `updates` is
-    the work it took: voxels on cones' lines, for a block of beamlets at once; 0 where it was not counted.
+    the work it took: voxels on cones' lines, for a block of beamlets at once; 0 where it was not counted. The arrays become
+    read-only: a device may keep its copies of them.
     """
 
     run_start: NDArray[np.int64]
@@ -73,6 +74,10 @@ class Columns:
     level: NDArray[np.uint16]
     scale: NDArray[np.float32]
     updates: int = 0
+
+    def __post_init__(self) -> None:
+        for array in (self.run_start, self.level_start, self.run_row, self.run_length, self.level, self.scale):
+            array.flags.writeable = False
 
     @property
     def n_bytes(self) -> int:

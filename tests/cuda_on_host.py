@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class HostRuntime:
         self.folder = folder
         self.built: dict[Source, tuple[ctypes.CDLL, dict[str, list[tuple[type, bool]]]]] = {}
         self.launches = 0
+        self.lock = threading.Lock()
 
     def put(self, array, derive=None):
         copy = np.array(array if derive is None else derive(array), order="C", copy=True)
@@ -81,7 +83,14 @@ class HostRuntime:
         getattr(library, f"host_{kernel}")(-(-threads[0] // THREADS), threads[1], THREADS, pointers)
         self.launches += 1
 
+    def module(self, source):
+        return self.library(source)
+
     def library(self, source):
+        with self.lock:
+            return self._library(source)
+
+    def _library(self, source):
         if source not in self.built:
             self.built[source] = self.build(source)
         return self.built[source]

@@ -9,13 +9,17 @@ struct Field {
 __device__ static int cover(const Field &f, const float *centre, const int *row_of_y, int n_y, const int *beamlet_of, int n_x,
                             int *beamlet, int *points) {
     int count = 0;
+    double middle[3];
+    for (int a = 0; a < 3; ++a) {
+        middle[a] = (centre[0] - f.source[0]) * f.axes[3 * a] + (centre[1] - f.source[1]) * f.axes[3 * a + 1] +
+                    (centre[2] - f.source[2]) * f.axes[3 * a + 2];
+    }
     for (int n = 0; n < SUB * SUB * SUB; ++n) {
         const int place[3] = {n % SUB, n / SUB % SUB, n / SUB / SUB};
-        double p[3];
-        for (int a = 0; a < 3; ++a) p[a] = centre[a] + f.spacing[a] * ((place[a] + 0.5) / SUB - 0.5) - f.source[a];
-        const double away = -(p[0] * f.axes[6] + p[1] * f.axes[7] + p[2] * f.axes[8]);
-        const double x = (p[0] * f.axes[0] + p[1] * f.axes[1] + p[2] * f.axes[2]) * f.sad / away;
-        const double y = (p[0] * f.axes[3] + p[1] * f.axes[4] + p[2] * f.axes[5]) * f.sad / away;
+        double p[3], at[3];
+        for (int a = 0; a < 3; ++a) p[a] = f.spacing[a] * ((place[a] + 0.5) / SUB - 0.5);
+        for (int a = 0; a < 3; ++a) at[a] = middle[a] + (p[0] * f.axes[3 * a] + p[1] * f.axes[3 * a + 1] + p[2] * f.axes[3 * a + 2]);
+        const double scale = -f.sad / at[2], x = at[0] * scale, y = at[1] * scale;
         const double at_x = floor((x - f.origin[0]) / f.raster[0]), at_y = floor((y - f.origin[1]) / f.raster[1]);
         if (!(at_y >= 0 && at_y < n_y && at_x >= 0 && at_x < n_x)) continue;
         const int row = row_of_y[(int)at_y];

@@ -16,7 +16,7 @@ using std::min;
 struct Place {
     unsigned x, y;
 };
-static Place threadIdx, blockIdx, blockDim;
+static thread_local Place threadIdx, blockIdx, blockDim;
 
 template <typename T> T atomicAdd(T *at, T value) {
     const T before = *at;

@@ -85,7 +85,8 @@ def _sum(one: Released, other: Released, share: float) -> Released:
     """`one` plus a share of `other`, in the smallest box that holds both; `one` may be changed."""
     start = np.minimum(one.start_zyx, other.start_zyx)
     stop = np.maximum(*(np.array([s.stop for s in r.box]) for r in (one, other)))
-    if tuple(stop - start) != one.energy.shape[1:]:
+    # What a device released is a read-only copy here.
+    if tuple(stop - start) != one.energy.shape[1:] or not one.energy.flags.writeable:
         larger = Released(tuple(start.tolist()), np.zeros((len(one.energy), *(stop - start)), dtype=np.float32))
         one = _add(larger, one, 1.0)
     return _add(one, other, share)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tomllib
 
 import pytest
 
@@ -19,6 +20,14 @@ def test_every_launcher_and_every_file_is_compiled_here():
     # mutant: a .cu file that no launcher names
     assert {launcher.__name__.rsplit(".", 1)[1] for launcher in LAUNCHERS} == set(MODULES)
     assert {source.file for source in SOURCES} == {path.name for path in FOLDER.glob("*.cu")}
+
+
+def test_what_the_compiler_reads_is_installed_with_the_package():
+    # mutant: headers left out of the package data
+    project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["kernels"]
+    installed = {path for pattern in patterns for path in FOLDER.parent.glob(pattern)}
+    assert {path for path in FOLDER.iterdir() if path.suffix not in (".py", "") and path.is_file()} == installed
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.file)

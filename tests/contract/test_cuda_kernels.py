@@ -7,15 +7,19 @@ import shutil
 import cuda_cases as cases
 import numpy as np
 import pytest
+import water_beam
 from cuda_on_host import HostRuntime
 
-from kernels.backend import get_backend
+from kernels.backend import MODULES, get_backend
 from kernels.contract import Released
 from kernels.cuda.columns import adjoint_columns, apply_columns
 from kernels.cuda.coverage import split_field
 from kernels.cuda.influence import deposit_columns
-from kernels.cuda.superpose import VOLUMES, superpose
+from kernels.cuda.superpose import superpose
 from kernels.cuda.terma import terma
+from rtplan.domain.influence import Beamlets
+from rtplan.domain.progress import silent
+from rtplan.engines.collapsed_cone import PLUGIN
 
 TOLERANCE = 1e-5  # of the largest value
 
@@ -30,6 +34,13 @@ def on_host(tmp_path_factory):
 def same(found, expected, tolerance=TOLERANCE):
     assert np.abs(expected).max() > 0
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.fixture
+def as_cuda(on_host, monkeypatch):
+    """Makes the host the device of backend "cuda"."""
+    for module in ("device", *MODULES):
+        monkeypatch.setattr(f"kernels.cuda.{module}.device", lambda: on_host)
 
 
 @pytest.mark.parametrize("other", ["cpu", "reference"])
@@ -49,7 +60,9 @@ def test_no_light_no_terma(on_host):
     # mutant: launch over an empty box
     arguments, options = cases.terma_arguments(cases.BEAMS[0])
     far = cases.fluence_table(np.array([900.0, 910.0]), np.array([900.0, 910.0]), np.ones((1, 1)))
+    before = on_host.launches
     assert terma(*arguments, **options | {"fluence": far}, runtime=on_host).energy.size == 0
+    assert on_host.launches == before
 
 
 @pytest.mark.parametrize(
@@ -65,7 +78,7 @@ def test_superpose(on_host, n_beams, n_groups, n_components, n_directions):
 
 
 def test_superpose_of_more_beams_than_a_word_has_bits(on_host):
-    # mutant: bit b of the first word for every beam
+    # mutant: every word of bits written to the first
     arguments, options = cases.superpose_arguments(n_beams=35, n_directions=26)
     same(superpose(*arguments, **options, runtime=on_host), get_backend("cpu").superpose(*arguments, **options))
 
@@ -90,7 +103,7 @@ def test_directions_share_launches(on_host):
     before = on_host.launches
     superpose(*arguments, **options, runtime=on_host)
     # Three classes of directions in parts, two sums, lit voxels, three turned arrays.
-    assert on_host.launches - before <= 86 // VOLUMES + 3 + 6
+    assert on_host.launches - before <= 86 // 8 + 3 + 6
 
 
 def as_matrix(columns, n_rows):
@@ -150,3 +163,29 @@ def test_beamlets_share_voxels_as_on_the_cpu(on_host):
     assert np.array_equal(found[0], expected[0])
     assert np.array_equal(found[1], expected[1])
     np.testing.assert_allclose(found[2], expected[2], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("as_cuda")
+def test_the_engine_gives_the_same_dose():
+    # mutant: add to what the device released without a copy of it
+    density = water_beam.block(water_beam.patchwork())
+    # Twice the same beam: what it releases is added up on the host.
+    fields = [water_beam.open_field(angle) for angle in (0.0, 75.0, 0.0)]
+    model = water_beam.beam_model(sigma_mm=1.0)
+    found, expected = (PLUGIN.dose(density, fields, model, quality="quick", backend=name) for name in ("cuda", "cpu"))
+    same(found, expected, 2e-5)
+
+
+@pytest.mark.usefixtures("as_cuda")
+def test_the_engine_gives_the_same_influence():
+    # mutant: columns in the order of the launches; mutant: threads of the engine share what is placed
+    density, field = water_beam.block(water_beam.patchwork()), water_beam.open_field(40.0)
+    y, x = (a.ravel() for a in np.meshgrid(np.arange(-15.0, 15.0, 5.0), np.arange(-15.0, 15.0, 5.0), indexing="ij"))
+    beamlets = Beamlets((field.beam,), np.zeros(x.size), np.repeat(np.arange(6), 6), x, x + 5.0, y, y + 5.0)
+    voxels, model = np.arange(density.grid.n_voxels), water_beam.beam_model()
+    found, expected = (
+        PLUGIN.influence(density, beamlets, model, voxels, backend=name, progress=silent) for name in ("cuda", "cpu")
+    )
+    w, g = np.linspace(0.5, 2.0, len(beamlets)), np.random.default_rng(2).normal(size=voxels.size)
+    same(found.apply(w), expected.apply(w), 2e-4)
+    same(found.adjoint(g), expected.adjoint(g), 2e-4)
