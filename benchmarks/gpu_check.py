@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -205,6 +208,11 @@ def speeds(backend: str, size: int, control_points: int, half_mm: float) -> dict
     return found
 
 
+def about() -> dict[str, Any]:
+    """Circumstances of the run, less what asks git where there is none."""
+    return circumstances() if shutil.which("git") else {"python": platform.python_version(), "cores": os.cpu_count()}
+
+
 def device_name(backend: str) -> str:
     """The GPU that answered."""
     if backend != "cuda":
@@ -226,7 +234,7 @@ def main() -> None:
     found = checks(chosen.backend, min(chosen.size, 48))
     right = all(value if isinstance(value, bool) else value <= 1e-3 for value in found.values())
     figures = {
-        "about": circumstances() | {"device": device_name(chosen.backend)},
+        "about": about() | {"device": device_name(chosen.backend)},
         "settings": {name: value for name, value in vars(chosen).items() if name != "out"},
         "right": right,
         "differences": found,
