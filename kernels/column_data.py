@@ -47,7 +47,7 @@ class ConeKernels:
 
     `per_cone` (n, K, H, I) is the part of the released energy in component i, `local` (H,) the part deposited on the spot,
     `exponents_per_cm` (I,). Beyond its last source a line is left after `reach_cm` of radiological path, or where no
-    beamlet's deposit in a voxel exceeds `negligible` of the most that it releases in any.
+    beamlet's deposit in a voxel, over its density, exceeds `negligible` of the most that it releases in any.
     """
 
     per_cone: NDArray[np.float32]

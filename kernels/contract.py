@@ -31,8 +31,8 @@ deposit_columns
     released, along the same lines, with the kernels C_{j,k,h,i} of the beamlet's own axis and of the hardness h in the
     releasing voxel; `local`_h of it is deposited on the spot. Beamlets of a block share their lines. Beyond its last source
     a line is left after a voxel in which no beamlet of the block deposits more than `negligible` of the most it releases in
-    any voxel, or after `reach_cm` of radiological path. Energy times `dose_per_energy`, in voxels with row_of >= 0; entries
-    above `threshold` of the column's largest are kept in 16 bits, dose = scale · level, as runs of neighbouring rows (a
+    any voxel, times the voxel's density relative to water (much may be on its way through a cavity), or after `reach_cm` of
+    radiological path. Energy times `dose_per_energy`, in voxels with row_of >= 0; entries above `threshold` of the column's largest are kept in 16 bits, dose = scale · level, as runs of neighbouring rows (a
     backend may bridge gaps with zeros). Types in `kernels.column_data`. With `negligible` and `threshold` 0 and equal
     kernels the columns of all beamlets sum to `superpose`. Tolerance: 1e-4 of the column's largest.
 

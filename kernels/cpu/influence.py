@@ -177,7 +177,7 @@ def _cone(k, lines, density, cone, limits, sources, places, n_slots, scratch):
             count, along, n, n_slots = _gather(line, n, min(end, n_planes), left_cm, density, places, n_slots, slots, path)
             _path_terms(exponents[0], exponents[1], path[:count], terms, tail)
             walked += count
-            alive = _along_line(slots[:count], bins, terms, cone, share, state, places[2], least, tail)
+            alive = _along_line(slots[:count], path, step_cm[k], bins, terms, cone, share, state, places[2], least, tail)
             left_cm = left_cm - along if tail else reach_cm
             end, tail = end + TAIL_STEPS, True
     return n_slots, walked
@@ -258,10 +258,11 @@ def _path_terms(smallest, ratio, path, terms, tail):
 
 
 @numba.njit(nogil=True, cache=True, fastmath=True)
-def _along_line(slots, bins, terms, cone, share, state, energy, least, tail):
+def _along_line(slots, path, water_path, bins, terms, cone, share, state, energy, least, tail):
     """The recursion of all beamlets along one line; `state` (component, lane) is what is on its way.
 
-    Beyond the last source (`tail`) it ends where no lane deposits more than `least`; returns whether it has not.
+    Beyond the last source (`tail`) it ends where no lane would deposit more than `least` if the voxel were water, whose path is
+    `water_path`: in a cavity little is deposited of much that is on its way. Returns whether it has not ended.
     """
     for n in range(len(slots)):
         slot = slots[n]
@@ -277,7 +278,7 @@ def _along_line(slots, bins, terms, cone, share, state, energy, least, tail):
                     state[i * LANES + lane] = arriving - left
                 here[lane] += deposit
                 most = max(most, deposit * least[lane])
-            if tail and most < _ONE:
+            if tail and most * water_path < path[n]:
                 return False
             continue
         part, kernel = share[slot * LANES : (slot + 1) * LANES], cone[bins[slot]]

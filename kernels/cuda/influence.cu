@@ -95,11 +95,11 @@ __device__ static bool any_of_line(bool own) {
 }
 
 // Deposits of a thread's lanes in one voxel, from what is on its way and what is released there; returns whether any exceeds
-// its limit. `kernel` is the voxel's hardness in the first beamlet, `per_beamlet` floats from one to the next.
+// its limit, or would if the voxel were water. `kernel` is the voxel's hardness in the first beamlet, `per_beamlet` floats from one to the next.
 template <bool RELEASES>
 __device__ static bool deposit(float y, float (&state)[COMPONENTS][PER_THREAD], const Four *__restrict__ share,
                                const float *__restrict__ kernel, long long per_beamlet, const float *__restrict__ limit,
-                               Four *__restrict__ energy) {
+                               float density, Four *__restrict__ energy) {
     float first_m, first_q;
     path_terms(y, first_m, first_q);
     bool some = false;
@@ -126,15 +126,15 @@ __device__ static bool deposit(float y, float (&state)[COMPONENTS][PER_THREAD], 
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             sum.value[j] += here[j];
-            some = some || here[j] > limit[4 * four + j];
+            some = some || here[j] > limit[4 * four + j] * density;
         }
         energy[four] = sum;
     }
     return some;
 }
 
-// Follows the lines of one cone from their first source on: beyond the last one until reach_cm, or until no lane deposits more
-// than its limit (limit [block][lane]). x: line and, PER_THREAD lanes each, the threads that share it; y: block.
+// Follows the lines of one cone from their first source on: beyond the last one until reach_cm, or until no lane would
+// deposit more than its limit in water (limit [block][lane]). x: line and, PER_THREAD lanes each, the threads that share it; y: block.
 // per_cone [beamlet][hardness][component] of this cone; offset [step]: of a line's voxel from the line's row and column.
 extern "C" __global__ void follow_lines(const int *__restrict__ cone, const long long *__restrict__ row_shift,
                                         const long long *__restrict__ column_shift, const int *__restrict__ offset,
@@ -169,10 +169,10 @@ extern "C" __global__ void follow_lines(const int *__restrict__ cone, const long
         Four *here = reinterpret_cast<Four *>(energy + place);
         if (n <= end) {
             const Four *released = reinterpret_cast<const Four *>(share + place);
-            deposit<true>(smallest_exponent * along, state, released, kernels + hardness[v] * COMPONENTS, per_beamlet, limits, here);
+            deposit<true>(smallest_exponent * along, state, released, kernels + hardness[v] * COMPONENTS, per_beamlet, limits, 1, here);
         } else {
             beyond += along;
-            if (!any_of_line(deposit<false>(smallest_exponent * along, state, nullptr, nullptr, 0, limits, here))) break;
+            if (!any_of_line(deposit<false>(smallest_exponent * along, state, nullptr, nullptr, 0, limits, density[v], here))) break;
         }
     }
 }

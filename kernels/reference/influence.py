@@ -64,14 +64,16 @@ def _cone(
             if lit[voxels].any():
                 path_cm = density.reshape(-1)[voxels] * float(lines.step_cm[k])
                 new = share[:, voxels, None] * cone[:, bins[voxels]]
-                energy[:, voxels] += _along_line(new, lit[voxels], path_cm, share.max(axis=1), kernels)
+                energy[:, voxels] += _along_line(
+                    new, lit[voxels], path_cm, share.max(axis=1) / float(lines.step_cm[k]), kernels
+                )
 
 
 def _along_line(
     new: NDArray[np.float64],
     lit: NDArray[np.bool_],
     path_cm: NDArray[np.float64],
-    largest: NDArray[np.float64],
+    largest_per_cm: NDArray[np.float64],
     kernels: ConeKernels,
 ) -> NDArray[np.float64]:
     """The recursion of `superpose` along one line: `new` (lane, voxel, I) released to deposited (lane, voxel)."""
@@ -90,6 +92,6 @@ def _along_line(
         state += new[:, n] - left
         if n > last:
             beyond += path_cm[n]
-            if (deposited[:, n] <= kernels.negligible * largest).all():
+            if (deposited[:, n] <= kernels.negligible * largest_per_cm * path_cm[n]).all():
                 break
     return deposited

@@ -158,6 +158,23 @@ def test_backends_agree_on_any_density_hardness_and_kernel(ratio):
     assert (two.max(axis=1) > 0).all()
 
 
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_line_crosses_a_cavity_to_the_tissue_behind(name):
+    # mutant: a line ends at the first voxel in which next to nothing is deposited, which air always is
+    case = random_case(0.05 * 2.0 ** np.arange(6), 1)
+    density = np.ones_like(case.density)
+    density[:, 5] = 0.001  # beyond the sources in y; water again at 6
+    source = np.ravel_multi_index((3, 4, 5), density.shape)
+    sources = BeamletSources(np.array([0, 1]), np.array([source]), np.ones(1, np.float32), np.array([0, 1]))
+    kernels = replace(case.kernels, per_cone=case.kernels.per_cone[:1], negligible=2e-3)
+    rows = np.arange(density.size, dtype=np.int32)
+    case = replace(case, density=density, released=np.ones_like(density), sources=sources, kernels=kernels, row_of=rows,
+                   hardness=np.zeros_like(case.hardness), per_energy=np.ones_like(density))  # fmt: skip
+    column = as_matrix(case.columns(name, 0.0), density.size)[0].reshape(density.shape)
+    assert column[3, 5, 5] < 0.01 * column[3, 4, 5]
+    assert column[3, 6, 5] > 0.02 * column[3, 4, 5]
+
+
 def test_a_line_is_left_where_nothing_matters_on_both_backends():
     # mutant: leave a line once one beamlet of the block has nothing left; mutant: go on until the grid ends
     case = random_case(0.05 * 2.0 ** np.arange(6), 2)
