@@ -32,9 +32,10 @@ deposit_columns
     releasing voxel; `local`_h of it is deposited on the spot. Beamlets of a block share their lines. Beyond its last source
     a line is left after a voxel in which no beamlet of the block deposits more than `negligible` of the most it releases in
     any voxel, times the voxel's density relative to water (much may be on its way through a cavity), or after `reach_cm` of
-    radiological path. Energy times `dose_per_energy`, in voxels with row_of >= 0; entries above `threshold` of the column's largest are kept in 16 bits, dose = scale · level, as runs of neighbouring rows (a
-    backend may bridge gaps with zeros). Types in `kernels.column_data`. With `negligible` and `threshold` 0 and equal
-    kernels the columns of all beamlets sum to `superpose`. Tolerance: 1e-4 of the column's largest.
+    radiological path. Energy times `dose_per_energy`, in voxels with row_of >= 0; entries above `threshold` of the column's
+    largest are kept in 16 bits, dose = scale · level, as runs of neighbouring rows (a backend may bridge gaps with zeros).
+    Types in `kernels.column_data`. With `negligible` and `threshold` 0 and equal kernels the columns of all beamlets sum to
+    `superpose`. Tolerance: 1e-4 of the column's largest.
 
 apply_columns, adjoint_columns
     y_r = Σ_j w_j scale_j level_jr and x_j = scale_j Σ_r level_jr g_r. Tolerance: 1e-5 of the largest; the result does not

@@ -261,8 +261,8 @@ def _path_terms(smallest, ratio, path, terms, tail):
 def _along_line(slots, path, water_path, bins, terms, cone, share, state, energy, least, tail):
     """The recursion of all beamlets along one line; `state` (component, lane) is what is on its way.
 
-    Beyond the last source (`tail`) it ends where no lane would deposit more than `least` if the voxel were water, whose path is
-    `water_path`: in a cavity little is deposited of much that is on its way. Returns whether it has not ended.
+    Beyond the last source (`tail`) it ends where no lane would deposit more than `least` if the voxel were water, whose path
+    is `water_path`: in a cavity little is deposited of much that is on its way. Returns whether it has not ended.
     """
     for n in range(len(slots)):
         slot = slots[n]
