@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import permutations, product
 
 import numpy as np
-from numba import njit
+from numba import njit, prange
 from numpy.typing import NDArray
 
 # Node orbits of octahedrally symmetric quadrature rules on the sphere (Lebedev, Zh. Vychisl. Mat. Mat. Fiz. 16:293, 1976):
@@ -125,11 +125,11 @@ def _candidates(directions: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return np.concatenate([[0], np.cumsum(near.sum(axis=1))]), np.nonzero(near)[1]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, parallel=True)
 def _count_nearest(local, axes, directions, start, candidate, count):  # type: ignore[no-untyped-def]
     """Adds to `count` (K, n_theta) how many of a bin's points, turned into `axes`, lie nearest to each direction."""
-    point = np.empty(3)
-    for t in range(local.shape[0]):
+    for t in prange(local.shape[0]):
+        point = np.empty(3)
         for n in range(local.shape[1]):
             for a in range(3):
                 point[a] = local[t, n, 0] * axes[0, a] + local[t, n, 1] * axes[1, a] + local[t, n, 2] * axes[2, a]
