@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rtplan.checks._opening import PIXEL_MM, beam_opening, opening, spans, swept
 from rtplan.domain.context import Delivery, PlanContext
 from rtplan.domain.example_context import example_aperture, example_context, with_beam
@@ -13,8 +15,8 @@ from rtplan.domain.verdict import CheckResult, Finding
 class SmallField:
     """In each beam's whole opening, of all its segments together, fits a disc as wide as the smallest validated field.
 
-    A plan passes all the same: its dose is an extrapolation, not a fault. A beam below the range is a finding of its own
-    (SMALL_FIELD, flag). Segments of a modulated beam are small by nature, so one finding counts them (SMALL_SEGMENTS, info).
+    A plan passes all the same: its dose is an extrapolation, not a fault. One finding (SMALL_FIELD, flag) names the beams
+    below the range. Segments of a modulated beam are small by nature, so one finding counts them (SMALL_SEGMENTS, info).
     """
 
     kind = "SMALL_FIELD"
@@ -23,7 +25,7 @@ class SmallField:
         """Widths of the openings of all beams and segments."""
         valid, mlc = COLLAPSED_CONE, context.machine.mlc
         widths = [(b, o.width_mm()) for b in context.plan.beams if (o := beam_opening(b, mlc)) is not None]
-        narrow = tuple(_beam_finding(b, w, valid) for b, w in widths if _below(w, valid))
+        narrow = _beam_finding([(b, w) for b, w in widths if _below(w, valid)], valid)
         smallest = min((w for _, w in widths), default=0.0)
         message = f"narrowest beam {smallest:.1f} mm wide; validated from {valid.smallest_field_side_mm:g} mm"
         return CheckResult(self.kind, True, message, (*narrow, *_segment_finding(context, valid)))
@@ -40,12 +42,13 @@ def _below(width_mm: float, valid: ValidatedRange) -> bool:
     return width_mm < valid.smallest_field_side_mm - PIXEL_MM
 
 
-def _beam_finding(beam: PlanBeam, width_mm: float, valid: ValidatedRange) -> Finding:
-    message = (
-        f"beam {beam.number} ({beam.beam.name}): its whole opening is {width_mm:.1f} mm wide, less than "
-        f"{valid.smallest_field_side_mm:g} mm; the dose engine was {valid.provenance}"
-    )
-    return Finding("SMALL_FIELD", "flag", message)
+def _beam_finding(narrow: Sequence[tuple[PlanBeam, float]], valid: ValidatedRange) -> tuple[Finding, ...]:
+    if not narrow:
+        return ()
+    named = ", ".join(f"{beam.number} ({beam.beam.name}, {width_mm:.1f} mm wide)" for beam, width_mm in narrow)
+    limit = valid.smallest_field_side_mm
+    message = f"whole opening narrower than {limit:g} mm: beam {named}; the dose engine was {valid.provenance}"
+    return (Finding("SMALL_FIELD", "flag", message),)
 
 
 def _segment_finding(context: Delivery, valid: ValidatedRange) -> tuple[Finding, ...]:

@@ -248,7 +248,10 @@ def test_beyond_the_validated_range_there_is_a_dose_with_its_findings(ct_dir: Pa
     assert "up to 2.4" in found["HIGH_DENSITY"]
     assert recalculated(folder, plan, tmp_path / "RD.dcm", "--overwrite") == 0
     said = capsys.readouterr().err
-    assert "rtplan: flag: SMALL_FIELD: beam 1" in said and "rtplan: info: SMALL_SEGMENTS: 1 of 1 segments, 100 %" in said
+    assert (
+        "rtplan: flag: SMALL_FIELD: whole opening narrower than 30 mm: beam 1" in said
+        and "rtplan: info: SMALL_SEGMENTS: 1 of 1 segments, 100 %" in said
+    )
 
 
 def target(half_mm: float):
