@@ -12,8 +12,8 @@ from numba import njit, prange
 from numpy.typing import NDArray
 
 from kernels.contract import Released
-from kernels.cpu.row import BLOCK
 
+BLOCK = 16  # columns that are worked on at a time
 GROUPS = 2
 
 
