@@ -21,6 +21,7 @@ from rtplan.engines._sectors import kernel_sources
 from rtplan.engines._source_model import blurred
 
 PIXEL_MM = 5.0
+NODE_DEG = 16.0  # of an arc: against nodes of 8 degrees at most 0.09 % of maximum, 0.01 % rms
 Floats = NDArray[np.float64]
 
 
@@ -48,7 +49,7 @@ class BroadField:
 def broad_fields(fluence: Sequence[FluenceMap]) -> tuple[BroadField, ...]:
     """The maps by the source that their broad parts come from: their own beam, or the nodes of their arc."""
     found: dict[Beam, list[tuple[FluenceMap, float]]] = {}
-    for one, shares in zip(fluence, kernel_sources([one.beam for one in fluence]), strict=True):
+    for one, shares in zip(fluence, kernel_sources([one.beam for one in fluence], NODE_DEG), strict=True):
         for beam, share in shares:
             source = replace(beam, collimator_angle_deg=one.beam.collimator_angle_deg)
             found.setdefault(source, []).append((one, share))

@@ -23,23 +23,23 @@ ASIDE = 0.04  # slope of a ray to a point 30 cm from the isocentre, seen from a 
 Shares = tuple[tuple[Beam, float], ...]
 
 
-def kernel_sources(beams: Sequence[Beam]) -> tuple[Shares, ...]:
+def kernel_sources(beams: Sequence[Beam], node_deg: float = NODE_DEG) -> tuple[Shares, ...]:
     """For each beam the beams whose kernels it uses, and in what proportion: itself, or two nodes of its arc."""
     planes: dict[tuple[object, ...], set[float]] = {}
     for beam in beams:
         planes.setdefault(_plane(beam), set()).add(beam.gantry_angle_deg)
-    return tuple(_between_nodes(b) if len(planes[_plane(b)]) > FEW else ((b, 1.0),) for b in beams)
+    return tuple(_between_nodes(b, node_deg) if len(planes[_plane(b)]) > FEW else ((b, 1.0),) for b in beams)
 
 
 def _plane(beam: Beam) -> tuple[object, ...]:
     return beam.isocentre_xyz_mm, beam.couch_angle_deg, beam.sad_mm
 
 
-def _between_nodes(beam: Beam) -> Shares:
-    below = np.floor(beam.gantry_angle_deg / NODE_DEG)
-    share = float(beam.gantry_angle_deg / NODE_DEG - below)
+def _between_nodes(beam: Beam, node_deg: float) -> Shares:
+    below = np.floor(beam.gantry_angle_deg / node_deg)
+    share = float(beam.gantry_angle_deg / node_deg - below)
     nodes = [
-        replace(beam, name="", gantry_angle_deg=float((below + i) * NODE_DEG % 360.0), collimator_angle_deg=0.0)
+        replace(beam, name="", gantry_angle_deg=float((below + i) * node_deg % 360.0), collimator_angle_deg=0.0)
         for i in (0, 1)
     ]
     return tuple((node, part) for node, part in zip(nodes, (1.0 - share, share), strict=True) if part > 0.0)
