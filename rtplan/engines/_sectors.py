@@ -16,7 +16,8 @@ from kernels.contract import Released
 from rtplan.domain.beams import Beam
 
 NODE_DEG = 8.0
-FEW = 12  # gantry angles in one plane of rotation that are calculated each with kernels of their own
+FEW = 72  # gantry angles in one plane of rotation, as many as a protocol may fix, that each keep kernels of their own: so
+# a plan of fixed fields has exactly the dose of its beams one by one
 
 ASIDE = 0.04  # slope of a ray to a point 30 cm from the isocentre, seen from a node 8 degrees aside
 
