@@ -87,13 +87,21 @@ def water_spectrum(energy_mev: Floats, photon_fraction: Floats, attenuation: Att
 
 def softened(spectrum: Spectrum, mu_ratio: float) -> Spectrum:
     """The spectrum times E^-p, p such that its effective attenuation coefficient over 10 cm of water is `mu_ratio` times as
-    large (as Tailor et al., Med Phys 25:662, 1998, describe an off-axis beam). Still sums to 1."""
+    large (as Tailor et al., Med Phys 25:662, 1998, describe an off-axis beam). Still sums to 1.
+
+    Raises ValueError where no p does.
+    """
+    if mu_ratio == 1.0:
+        return spectrum
     wanted = mu_ratio * _effective_mu(spectrum, 0.0)
     low, high = -20.0, 20.0
     for _ in range(60):
         power = (low + high) / 2
         low, high = (power, high) if _effective_mu(spectrum, power) < wanted else (low, power)
-    return _tilted(spectrum, 0.0 if mu_ratio == 1.0 else power)
+    found = _effective_mu(spectrum, power)
+    if abs(found - wanted) > 1e-6 * wanted:
+        raise ValueError(f"no power of the energy makes the spectrum attenuate {mu_ratio:g} times as much")
+    return _tilted(spectrum, power)
 
 
 def _tilted(spectrum: Spectrum, power: float) -> Spectrum:
@@ -110,13 +118,14 @@ def dose_tables(spectra: Sequence[Spectrum], table: KernelTable, depth_cm: Float
     """Tables of a beam whose spectrum in air at each radius is given, the axis first.
 
     T(d) = Σ_E ψ_E μ_E exp(-μ_E d) in water of 1 g/cm³. The kernel of the photons that interact at a radius and depth is
-    their mean by TERMA; it moves along one line from the softest (largest radius, surface) to the hardest (axis, 40 cm), so
-    TERMA is split between these two in the proportion whose mixture deposits most nearly the same within nine radii.
+    their mean by TERMA; it moves along one line from the softest spectrum at the surface to the hardest at 40 cm, so TERMA is
+    split between these two in the proportion whose mixture deposits most nearly the same within nine radii.
     """
     mixing = _kernel_mixing(spectra[0].energy_mev, table)
     per_bin = np.stack([_released(s, depth_cm) for s in spectra])  # (A, E, D)
-    softest = _weights(_released(spectra[-1], np.zeros(1))[:, 0]) @ mixing
-    hardest = _weights(_released(spectra[0], np.array([HARDEST_DEPTH_CM]))[:, 0]) @ mixing
+    by_hardness = sorted(spectra, key=lambda s: _effective_mu(s, 0.0), reverse=True)
+    softest = _weights(_released(by_hardness[0], np.zeros(1))[:, 0]) @ mixing
+    hardest = _weights(_released(by_hardness[-1], np.array([HARDEST_DEPTH_CM]))[:, 0]) @ mixing
     seen = _deposited(table)  # (kernel energies, M)
     along = (hardest - softest) @ seen
     total = per_bin.sum(axis=1)

@@ -64,6 +64,15 @@ def lit_box(grid: GridGeometry, beam: BeamGeometry, fluence: FluenceTable) -> tu
     return z, y_box, x_box
 
 
+def beam_coordinates(beam: BeamGeometry, grid: GridGeometry, axes: tuple[int, int, int]) -> NDArray[np.float64]:
+    """Beam coordinates (x, y, away from the source; mm) of voxel (plane, row, column): constant and a step each, (3, 4)."""
+    towards = np.stack([beam.axes[0], beam.axes[1], -beam.axes[2]])
+    origin = towards @ (np.array(grid.origin_xyz_mm) - beam.source_xyz_mm)
+    per_index = towards[:, ::-1] * np.array(grid.spacing_zyx_mm)  # columns z, y, x
+    affine: NDArray[np.float64] = np.concatenate([origin[:, None], per_index[:, list(axes)]], axis=1)
+    return affine
+
+
 def _reach_mm(grid: GridGeometry, beam: BeamGeometry) -> tuple[float, float]:
     """Least and largest distance of a voxel's centre from the source along the beam axis, mm; beyond the source."""
     last = np.array(grid.origin_xyz_mm) + (np.array(grid.shape_zyx[::-1]) - 1) * np.array(grid.spacing_zyx_mm[::-1])

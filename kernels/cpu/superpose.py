@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from kernels.contract import BeamGeometry, GridGeometry, Released
 from kernels.cpu.lit import BLOCK, GROUPS, body_spans, pack
 from kernels.lines import PLANE_ROW_COLUMN, line_steps
+from kernels.rays import beam_coordinates
 
 LINES = 8  # rows of lines that are walked side by side: memory is then read in runs that the processor foresees
 N_TERMS = 6
@@ -66,7 +67,7 @@ def superpose(
         density = _padded(np.asarray(electron_density_rel, dtype=np.float32).transpose(axes))
         lit, spans, energy = pack(released, axes, (n_planes, n_rows))
         body = body_spans(density, n_rows)
-        affine = np.stack([_affine(beam, grid, axes) for beam in beams])
+        affine = np.stack([beam_coordinates(beam, grid, axes) for beam in beams])
         out = np.zeros_like(density)
         for k in chosen:
             walk = steps[k].planes, steps[k].row_shift, steps[k].column_shift
@@ -107,15 +108,6 @@ def _padded(array: NDArray[np.float32]) -> NDArray[np.float32]:
     padded = np.zeros((planes, rows | 1, BLOCK * (-(-columns // BLOCK) | 1)), dtype=np.float32)
     padded[:, :rows, :columns] = array
     return padded
-
-
-def _affine(beam: BeamGeometry, grid: GridGeometry, axes: tuple[int, int, int]) -> NDArray[np.float64]:
-    """Beam coordinates (x, y, away from the source; mm) of voxel (plane, row, column): constant and a step each, (3, 4)."""
-    towards = np.stack([beam.axes[0], beam.axes[1], -beam.axes[2]])
-    origin = towards @ (np.array(grid.origin_xyz_mm) - beam.source_xyz_mm)
-    per_index = towards[:, ::-1] * np.array(grid.spacing_zyx_mm)  # columns z, y, x
-    affine: NDArray[np.float64] = np.concatenate([origin[:, None], per_index[:, list(axes)]], axis=1)
-    return affine
 
 
 @njit(cache=True, nogil=True, parallel=True)

@@ -15,6 +15,7 @@ from kernels.cuda.device import device
 from kernels.cuda.released import on_device
 from kernels.cuda.runtime import SERIES_BELOW, Buffer, Runtime, Source
 from kernels.lines import PLANE_ROW_COLUMN, line_steps
+from kernels.rays import beam_coordinates
 
 VOLUMES = 8  # directions a launch: enough lines to fill a large device, few enough volumes for its second-level cache
 NATIVE, TURNED = (0, 1, 2), (0, 2, 1)  # order of the array axes in memory: columns of lines are always the last
@@ -87,7 +88,7 @@ def superpose(
         for walk in own:
             kernels = np.ascontiguousarray(cone_kernels[:, walk.chosen].swapaxes(0, 1), dtype=np.float32)
             path = (walk.step_cm * smallest_exponent_per_cm).astype(np.float32)
-            affine = np.stack([_affine(beam, grid, walk.axes) for beam in beams]).astype(np.float32)
+            affine = np.stack([beam_coordinates(beam, grid, walk.axes) for beam in beams]).astype(np.float32)
             _sweep(on, source, lying, released, affine, kernels, walk, path, volumes)
         sizes = (np.int32(n) for n in grid.shape_zyx)
         arguments = (volumes, np.int32(VOLUMES), *sizes, np.int32(order == TURNED), total)
@@ -156,15 +157,6 @@ def _boxes(on: Runtime, layout: _Layout, released: Sequence[Released], axes: tup
         box[5::2] = first
         box[6::2] = [f + shape[a] for f, a in zip(first, axes, strict=True)]
     return boxes
-
-
-def _affine(beam: BeamGeometry, grid: GridGeometry, axes: tuple[int, int, int]) -> NDArray[np.float64]:
-    """Beam coordinates (x, y, away from the source; mm) of voxel (plane, row, column): constant and a step each, (3, 4)."""
-    towards = np.stack([beam.axes[0], beam.axes[1], -beam.axes[2]])
-    origin = towards @ (np.array(grid.origin_xyz_mm) - beam.source_xyz_mm)
-    per_index = towards[:, ::-1] * np.array(grid.spacing_zyx_mm)  # columns z, y, x
-    affine: NDArray[np.float64] = np.concatenate([origin[:, None], per_index[:, list(axes)]], axis=1)
-    return affine
 
 
 def _sweep(

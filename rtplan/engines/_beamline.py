@@ -14,7 +14,7 @@ from kernels.polyenergetic import DoseTables, dose_tables, softened, water_spect
 from rtplan.domain.beams import Beam, BeamFrame, beam_frame
 from rtplan.domain.grid import Grid
 from rtplan.domain.machine import BeamModel
-from rtplan.errors import BackendMissing
+from rtplan.errors import BackendMissing, LibraryInvalid
 from rtplan.library.water import load_attenuation, load_kernel_table
 
 GY_PER_MEV_PER_G = 1.602176634e-10
@@ -47,7 +47,10 @@ def load_backend(name: str) -> Backend:
 def _spectrum_tables(model: BeamModel) -> tuple[BeamTables, DoseTables]:
     """TERMA by radius and depth and the two kernels it is split between."""
     axis = water_spectrum(model.energy_mev, model.photon_fraction, load_attenuation())
-    spectra = [softened(axis, float(ratio)) for ratio in model.softening_mu_ratio]
+    try:
+        spectra = [softened(axis, float(ratio)) for ratio in model.softening_mu_ratio]
+    except ValueError as error:
+        raise LibraryInvalid("BEAM_MODEL_INVALID", str(error), "a softening that the spectrum can have") from error
     depths = np.arange(0.0, DEPTH_MAX_CM + DEPTH_STEP_CM, DEPTH_STEP_CM)
     tables = dose_tables(spectra, load_kernel_table(), depths)
     profile = model.off_axis_radius_mm, model.off_axis_factor

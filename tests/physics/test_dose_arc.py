@@ -41,7 +41,7 @@ def test_shares_add_up_to_the_beam_and_point_its_way(monkeypatch):
 
 @pytest.mark.parametrize("n", [9, 25, 72])
 def test_fixed_beams_keep_their_own_kernels(n):
-    # mutant: nodes from 13 beams on: a plan's dose and the sum of its beams' then differ by 0.1 % of the maximum, at which the
-    # check DOSE_SUM stops it
+    # mutant: nodes from 13 beams on: a plan's dose and the sum of its beams' then differ by 0.1 % of the maximum, at which
+    # the check DOSE_SUM stops it
     fields = arc(n)
     assert kernel_sources([f.beam for f in fields]) == tuple(((f.beam, 1.0),) for f in fields)

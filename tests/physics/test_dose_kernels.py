@@ -132,6 +132,28 @@ def test_a_softened_spectrum_attenuates_as_told_and_keeps_its_energy():
     assert off[1, 1, 0] / off[1, :, 0].sum() < off[0, 1, 0] / off[0, :, 0].sum()
 
 
+def test_a_beam_that_is_harder_off_its_axis_keeps_its_kernels():
+    # mutant: the last radius taken as the softest spectrum: the axis then falls off the line of kernels and gets its end
+    axis = spectrum()
+    table, depth = load_kernel_table(), np.array([0.0, 10.0])
+    within = 1 - np.exp(-1.5 * table.exponents_per_cm)
+
+    def near(tables):
+        each = np.einsum("gti,t,i->g", tables.per_sr, table.solid_angle_sr, within) + tables.local
+        return each @ tables.terma_per_cm[0] / tables.terma_per_cm[0].sum(axis=0)
+
+    alone = near(tables_of(axis, depth=depth))
+    np.testing.assert_allclose(near(tables_of(axis, softened(axis, 0.9), depth=depth)), alone, atol=1e-3)
+
+
+def test_a_softening_that_no_spectrum_can_have_is_refused():
+    # mutant: the largest power tried is taken whatever it gives
+    one_line = water_spectrum(np.array([2.0]), np.array([1.0]), load_attenuation())
+    assert softened(one_line, 1.0) is one_line
+    with pytest.raises(ValueError, match=r"1\.1 times"):
+        softened(one_line, 1.1)
+
+
 def test_attenuation_agrees_with_the_klein_nishina_electron_cross_section():
     # mutant: table entry or interpolation off by a few per cent. Compton dominates water at 1 MeV: 0.2112 b per electron
     # (Klein and Nishina), 3.343e23 electrons per gram.
