@@ -118,8 +118,8 @@ def dose_tables(spectra: Sequence[Spectrum], table: KernelTable, depth_cm: Float
     """Tables of a beam whose spectrum in air at each radius is given, the axis first.
 
     T(d) = Σ_E ψ_E μ_E exp(-μ_E d) in water of 1 g/cm³. The kernel of the photons that interact at a radius and depth is
-    their mean by TERMA; it moves along one line from the softest spectrum at the surface to the hardest at 40 cm, so TERMA is
-    split between these two in the proportion whose mixture deposits most nearly the same within nine radii.
+    their mean by TERMA; it moves along one line from the softest spectrum at the surface to the hardest at 40 cm, so TERMA
+    is split between these two in the proportion whose mixture deposits most nearly the same within nine radii.
     """
     mixing = _kernel_mixing(spectra[0].energy_mev, table)
     per_bin = np.stack([_released(s, depth_cm) for s in spectra])  # (A, E, D)
