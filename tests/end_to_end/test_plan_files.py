@@ -33,10 +33,11 @@ CASE = ROOT / "sample_data" / "tg119_multi_target"
 SITE = ROOT / "rtplan" / "library" / "sites" / "tg119_multi_target.yaml"
 MACHINE = "generic_6mv"
 ANGLES = [0, 50, 100, 150, 210, 260, 310]
+# Coarser still (4 and 5 mm, 6 segments) the median of PTV_5000 stands at 110 % of its dose, where the gate may stop the plan.
 COARSE = {
-    "dose_grid_mm: 2.5": "dose_grid_mm: 4",
-    "optimisation_grid_mm: 3": "optimisation_grid_mm: 5",
-    "segments_per_beam: 12": "segments_per_beam: 6",
+    "dose_grid_mm: 2.5": "dose_grid_mm: 3",
+    "optimisation_grid_mm: 3": "optimisation_grid_mm: 4",
+    "segments_per_beam: 12": "segments_per_beam: 8",
 }
 
 
@@ -73,7 +74,7 @@ def test_the_coarse_plan_gives_each_target_its_own_dose(planned):
     value = {(g["structure"], g["metric"]): g["value"] for g in json.loads((out / "report.json").read_text())["goals"]}
     assert value["PTV_5000", "D99[Gy]"] == pytest.approx(50.1, abs=0.01)  # the protocol's normalisation
     assert value["PTV_5000", "D10[Gy]"] < 57.0
-    assert 22.0 < value["PTV_2500", "D99[Gy]"] < value["PTV_2500", "D10[Gy]"] < 40.0
+    assert 22.0 < value["PTV_2500", "D99[Gy]"] < value["PTV_2500", "D10[Gy]"] < 45.0
     assert 10.0 < value["PTV_1250", "D99[Gy]"] < value["PTV_1250", "D10[Gy]"] < 38.0
 
 
