@@ -1,19 +1,20 @@
 """What a segmentation model is: what it takes, what it returns, how it names structures, and what its confidence means.
 
-A model is one file of `segmentation/models/` with a `PLUGIN` that satisfies `Segmenter`.
+A model is one file of `segmentation/models/` with a `PLUGIN` that satisfies `Segmenter`; MONAI bundles become one by
+`segmentation.bundles`.
 
-Confidence is a number from 0 to 1 for each structure: the model's own estimate of the fraction of the structure's surface
-that a radiation oncologist would leave where it is. 1 means nothing to correct, 0 that the structure must be drawn by hand.
-It is shown to the reviewer and never used to skip the review.
+Confidence, of a structure and of a voxel alike, is the model's own estimate from 0 to 1 that it is right: for a voxel the
+probability of the label that it was given, for a structure the Dice that the model expects against a careful reader. It is
+shown to the reviewer and never used to skip the review.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,33 +37,106 @@ VOCABULARY = frozenset(
 )
 
 
+Severity = Literal["info", "flag", "hold"]
+
+
+class ModelUnverified(Exception):
+    """A model's files are missing, of another hash or of another version: it must not run."""
+
+
+class ModelRefused(Exception):
+    """A model that nobody configured, or that cannot be used on this input: nothing was run."""
+
+
+class OutputInvalid(Exception):
+    """The network's output is not a segmentation: not finite, of another shape, or with other channels."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CtVolume:
+    """A CT as it lies in memory: `hu` (n0, n1, n2) int16 HU, and where its voxels are.
+
+    `affine_lps_mm` (4, 4) takes the index (a0, a1, a2, 1) of a voxel's centre to (x, y, z, 1) in mm, DICOM patient
+    coordinates: x to the patient's left, y to posterior, z to superior. Array axes may run along them in any order and
+    sense; axes that are oblique by more than 1e-3 raise ValueError.
+    """
+
+    hu: NDArray[np.int16]
+    affine_lps_mm: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine_lps_mm, np.float64)
+        if self.hu.ndim != 3 or affine.shape != (4, 4) or not np.all(np.isfinite(affine)):
+            raise ValueError(f"voxels {self.hu.shape}, affine {affine.shape}: expected three axes and a finite (4, 4)")
+        spacing_mm = np.linalg.norm(affine[:3, :3], axis=0)
+        if not np.all(spacing_mm > 0):
+            raise ValueError("a voxel has no extent")
+        directions = np.abs(affine[:3, :3] / spacing_mm)
+        if not np.allclose(np.sort(directions, axis=0), [[0.0] * 3, [0.0] * 3, [1.0] * 3], atol=1e-3) or not np.allclose(
+            directions.sum(axis=1), 1.0, atol=3e-3
+        ):
+            raise ValueError("the axes are oblique or not independent")
+        affine.setflags(write=False)
+        object.__setattr__(self, "affine_lps_mm", affine)
+
+    @classmethod
+    def standard(cls, hu: NDArray[np.int16], spacing_zyx_mm: Float3, origin_xyz_mm: Float3 = (0.0, 0.0, 0.0)) -> CtVolume:
+        """A volume (z, y, x) whose axes run to superior, posterior and the patient's left."""
+        affine = np.zeros((4, 4))
+        affine[2, 0], affine[1, 1], affine[0, 2] = spacing_zyx_mm
+        affine[:3, 3], affine[3, 3] = origin_xyz_mm, 1.0
+        return cls(hu, affine)
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a contour, or a whole segmentation, needs a person's eye.
+
+    `structure` is None when it concerns the whole CT; `at` is the array index of a voxel that shows it, for a picture.
+    `severity` is `flag`, or `hold` where the contour must not be used unseen.
+    """
+
+    code: str
+    structure: str | None
+    severity: Severity
+    message: str
+    at: tuple[int, int, int] | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
-    """Masks (z, y, x) bool by TG-263 name, and a confidence from 0 to 1 for each. A structure not found is left out."""
+    """Masks by TG-263 name on the volume's own array, a confidence for each and for each of their voxels, and doubts.
+
+    A structure not found is left out of the masks and is the subject of a doubt. `voxel_confidence` is uint8, 0 to 100 %:
+    how sure the model is of the label, inside or outside, that the voxel got.
+    """
 
     masks: Mapping[str, NDArray[np.bool_]]
     confidence: Mapping[str, float]
+    voxel_confidence: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    doubts: tuple[Doubt, ...] = ()
 
     def __post_init__(self) -> None:
         if set(self.masks) != set(self.confidence):
             raise ValueError(
                 f"masks {sorted(self.masks)} and confidence {sorted(self.confidence)} name different structures"
             )
+        if not set(self.voxel_confidence) <= set(self.masks):
+            raise ValueError("a confidence map without its mask")
         for name, value in self.confidence.items():
             if name not in VOCABULARY:
                 raise ValueError(f"{name} is not in the vocabulary")
             if not 0.0 <= value <= 1.0:
                 raise ValueError(f"confidence of {name} is {value}")
-        object.__setattr__(self, "masks", MappingProxyType(dict(self.masks)))
-        object.__setattr__(self, "confidence", MappingProxyType(dict(self.confidence)))
+        for name in ("masks", "confidence", "voxel_confidence"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """A volume that a model must manage: (z, y, x) int16 HU, and the voxels that each structure surely has or has not."""
+    """A volume that a model must manage, and the voxels (same array) that each structure surely has or has not."""
 
-    hu: NDArray[np.int16]
-    spacing_zyx_mm: Float3
+    volume: CtVolume
     inside: Mapping[str, NDArray[np.bool_]]
     outside: Mapping[str, NDArray[np.bool_]]
 
@@ -80,8 +154,13 @@ class Segmenter(Protocol):
         """TG-263 names that the model may return."""
         ...
 
-    def segment(self, hu: NDArray[np.int16], *, spacing_zyx_mm: Float3) -> Segmentation:
-        """Outline a CT: (z, y, x) HU with x to the patient's left, y to posterior, z to superior."""
+    @property
+    def version(self) -> str:
+        """What a report must say to tell this model from its successors: version and SHA-256 of its weights."""
+        ...
+
+    def segment(self, volume: CtVolume, *, device: str = "cpu") -> Segmentation:
+        """Outline a CT in any array orientation. Raises ModelUnverified, ModelRefused, OutputInvalid."""
         ...
 
     def example(self) -> Example:

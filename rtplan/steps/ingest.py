@@ -10,6 +10,7 @@ from rtplan.domain.image import CtImage, DensityImage, HuCalibration
 from rtplan.domain.verdict import Finding
 from rtplan.errors import CaseRejected, LibraryInvalid
 from rtplan.steps.resample import averaged
+from segmentation.contract import CtVolume
 from segmentation.models import body_threshold
 
 ABOVE_TABLE_CC = 0.1
@@ -17,7 +18,7 @@ ABOVE_TABLE_CC = 0.1
 
 def body_mask(ct: CtImage) -> NDArray[np.bool_]:
     """External of the patient without the couch, (z, y, x). Raises CaseRejected BODY_NOT_FOUND."""
-    masks = body_threshold.PLUGIN.segment(ct.hu, spacing_zyx_mm=ct.grid.spacing_zyx_mm).masks
+    masks = body_threshold.PLUGIN.segment(CtVolume.standard(ct.hu, ct.grid.spacing_zyx_mm)).masks
     if "External" not in masks:
         raise CaseRejected("BODY_NOT_FOUND", "no voxel of the CT is as dense as tissue", "a patient", "check the CT series")
     return masks["External"]

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segmentation.contract import Example, Float3, Segmentation
+from segmentation.contract import CtVolume, Example, Float3, Segmentation
+from segmentation.orientation import standard_spacing_mm, turn_of
 
 Mask = NDArray[np.bool_]
 
@@ -32,23 +33,26 @@ class BodyThreshold:
 
     kind: str = "body_threshold"
     labels: tuple[str, ...] = ("External",)
+    version: str = "1"
 
-    def segment(self, hu: NDArray[np.int16], *, spacing_zyx_mm: Float3) -> Segmentation:
-        """External of a CT (z, y, x) HU. Nothing is returned when no voxel is tissue.
+    def segment(self, volume: CtVolume, *, device: str = "cpu") -> Segmentation:
+        """External of a CT. Nothing is returned when no voxel is tissue. It always runs on the CPU.
 
         Confidence is 1 minus the fraction of the 3 mm around the body that is as dense as tissue: what touches the body
         there (couch, mask, cushion) had to be told from it by shape.
         """
-        tissue = hu > TISSUE_HU
+        turn, spacing_zyx_mm = turn_of(volume), standard_spacing_mm(volume)
+        tissue = turn.forward(volume.hu) > TISSUE_HU
         if not tissue.any():
             return Segmentation({}, {})
         box = _bounding_box(tissue)
         inner = tissue[box]
-        body = np.zeros(hu.shape, bool)
+        body = np.zeros(tissue.shape, bool)
         body[box] = _fill_slices(_patient_parts(_without_couch(inner, spacing_zyx_mm), spacing_zyx_mm), spacing_zyx_mm)
         shell = _box_filtered(body[box], _reach(SHELL_MM, spacing_zyx_mm), grow=True) & ~body[box]
         contact = float(inner[shell].mean()) if shell.any() else 1.0
-        return Segmentation({"External": body}, {"External": 1.0 - contact})
+        mask = np.ascontiguousarray(turn.back(body))
+        return Segmentation({"External": mask}, {"External": 1.0 - contact})
 
     def example(self) -> Example:
         """An elliptic water body with a lung, on a 15 mm plate that touches its back."""
@@ -62,8 +66,7 @@ class BodyThreshold:
         inside = ndimage.binary_erosion(ellipse & (y < 96), iterations=2)
         outside = ~ndimage.binary_dilation(ellipse, iterations=2)
         return Example(
-            volume,
-            spacing,
+            CtVolume.standard(volume, spacing),
             {"External": np.repeat(inside[None], 12, axis=0)},
             {"External": np.repeat(outside[None], 12, axis=0)},
         )

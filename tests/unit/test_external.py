@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from segmentation.contract import VOCABULARY, Segmentation
+from segmentation.contract import CtVolume
 from segmentation.models.body_threshold import PLUGIN
 
 SPACING_ZYX_MM = (3.0, 1.5, 1.5)
@@ -26,7 +27,7 @@ def volume(*layers: tuple[NDArray[np.bool_], int]) -> NDArray[np.int16]:
 
 
 def external(hu: NDArray[np.int16], spacing_zyx_mm: tuple[float, float, float] = SPACING_ZYX_MM) -> NDArray[np.bool_]:
-    return PLUGIN.segment(hu, spacing_zyx_mm=spacing_zyx_mm).masks["External"]
+    return PLUGIN.segment(CtVolume.standard(hu, spacing_zyx_mm)).masks["External"]
 
 
 def mismatch_mm(found: NDArray[np.bool_], plane: NDArray[np.bool_]) -> float:
@@ -151,12 +152,12 @@ def test_a_body_cut_by_every_border_stays_whole() -> None:
 
 
 def test_air_alone_has_no_external() -> None:
-    assert not PLUGIN.segment(np.full((4, 30, 30), -1000, np.int16), spacing_zyx_mm=SPACING_ZYX_MM).masks
+    assert not PLUGIN.segment(CtVolume.standard(np.full((4, 30, 30), -1000, np.int16), SPACING_ZYX_MM)).masks
 
 
 def test_confidence_falls_where_something_touches_the_body() -> None:
     def confidence(hu: NDArray[np.int16]) -> float:
-        return PLUGIN.segment(hu, spacing_zyx_mm=SPACING_ZYX_MM).confidence["External"]
+        return PLUGIN.segment(CtVolume.standard(hu, SPACING_ZYX_MM)).confidence["External"]
 
     alone, on_couch = confidence(volume((TORSO, 0))), confidence(volume((flat_couch(20), 0), (TORSO, 0)))
     assert alone == 1.0
@@ -165,7 +166,7 @@ def test_confidence_falls_where_something_touches_the_body() -> None:
 
 def test_the_model_keeps_its_own_example() -> None:
     example = PLUGIN.example()
-    found = PLUGIN.segment(example.hu, spacing_zyx_mm=example.spacing_zyx_mm)
+    found = PLUGIN.segment(example.volume)
     assert set(found.masks) <= set(PLUGIN.labels) <= VOCABULARY
     for name, inside in example.inside.items():
         assert found.masks[name][inside].all()
