@@ -38,10 +38,13 @@ from rtplan.domain.verdict import Finding
 from rtplan.errors import BackendMissing, CaseRejected, SafetyStop
 from rtplan.library.calibrations import load_calibration
 from rtplan.library.machines import list_machines, load_machine
+from rtplan.library.models import load_segmenter
 from rtplan.library.protocols import load_protocol
 from rtplan.library.water import KERNEL_TABLE
 from rtplan.provenance import code_version, sha256_of_bytes, sha256_of_file
 from rtplan.registry import shelf
+from rtplan.settings import load_settings
+from rtplan.steps.auto_contour import NOTHING_DRAWN, DrawnOrgans, LoadModel, missing_organs
 from rtplan.steps.final_dose import beam_doses, normalisation_factor, plan_dose, scaled_dose, scaled_plan
 from rtplan.steps.ingest import body_findings, body_mask, densities, density_findings, dose_grid, resample_density
 from rtplan.steps.optimise import VoxelSets, build_terms
@@ -50,9 +53,10 @@ from rtplan.steps.prescribe import prescribe
 from rtplan.steps.recalculation import delivery_findings, isocentre_findings
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_report
 from rtplan.steps.reread import confirm_written
-from rtplan.steps.segment import structures_from_contours
+from rtplan.steps.segment import lacking_organs, structures_from_contours
 from rtplan.steps.verify import verify
 from rtplan.steps.voxels import objective_names, planning_grid, voxel_sets, voxels_of_interest
+from segmentation.contract import Segmenter
 
 CALIBRATION = "generic_120kvp"
 ENGINE = "collapsed_cone"
@@ -118,12 +122,18 @@ class Steps:
         return result
 
 
-def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome:
+def configured_model(model_id: str) -> Segmenter:
+    """A segmentation model that ships or that the settings name. Reads no model file and does not import torch."""
+    return load_segmenter(model_id, load_settings().models)
+
+
+def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: LoadModel = configured_model) -> CaseOutcome:
     """Plan one case into `out_dir`. Raises RtplanError: CaseRejected, LibraryInvalid, PlanningFailed, SafetyStop, ..."""
     steps, started = Steps(progress), time.monotonic()
     backend = backend_of(order.device)
     inputs = steps.run("ingest", lambda: read_inputs(order))
-    patient = steps.run("prescribe", lambda: prepare(inputs))
+    drawn = steps.run("contour", lambda: contoured(order, inputs, backend, load_model))
+    patient = steps.run("prescribe", lambda: prepare(inputs, drawn))
     model = steps.run("influence", lambda: planning_model(inputs, patient, backend, progress))
     fluence, offset = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
     plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, offset, progress))
@@ -159,7 +169,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome
         timings_s=tuple(steps.timings_s),
         solver=SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged),
         dose_summary=DoseSummary(ENGINE, "final", shelf("rtplan.engines")[ENGINE].cones("final"), backend),
-        provenance=provenance(inputs),
+        provenance=provenance(inputs, drawn),
     )
     files = steps.run("deliver", lambda: deliver(data, context, out_dir))
     judged = [g for g in verification.goals if g.met is not None]
@@ -172,6 +182,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress) -> CaseOutcome
         goals_met=len(judged) - len(missed),
         goals_total=len(judged),
         missed=missed,
+        held=tuple(f.line for f in data.findings if f.severity == "hold"),
         seconds=time.monotonic() - started,
     )
 
@@ -232,18 +243,28 @@ def read_inputs(order: Order) -> Inputs:
     protocol, machine = load_protocol(order.protocol_id), load_machine(order.machine_id)
     if order.structures_path is None:
         raise CaseRejected(
-            "SS_MISSING", "no structure set was named", "an RTSTRUCT with the targets", "give it with --structures"
+            "SS_MISSING",
+            "no structure set was named",
+            "an RTSTRUCT with the targets, which a physician draws and no model invents",
+            "give it with --structures; `rtplan segment` proposes organs to begin with",
         )
     ct = read_ct(Path(order.ct_dir))
     return Inputs(ct, read_rtstruct(Path(order.structures_path), ct), protocol, machine, load_calibration(CALIBRATION))
 
 
-def prepare(inputs: Inputs) -> Patient:
-    """Body, structures, prescription and densities of the patient."""
+def contoured(order: Order, inputs: Inputs, device: str, load_model: LoadModel = configured_model) -> DrawnOrgans:
+    """The organs that the protocol uses and the structure set lacks, by the order's model where that knows them."""
+    lacking = lacking_organs(inputs.contours, inputs.protocol)
+    required = [organ.name for organ in inputs.protocol.organs if organ.required]
+    return missing_organs(inputs.ct, lacking, required, model_id=order.model_id, load_model=load_model, device=device)
+
+
+def prepare(inputs: Inputs, drawn: DrawnOrgans = NOTHING_DRAWN) -> Patient:
+    """Body, structures, prescription and densities of the patient. `drawn` are the organs that a model added."""
     ct = inputs.ct
     body = body_mask(ct)
-    drawn = structures_from_contours(inputs.contours, ct, body, inputs.protocol)
-    prescription, structures = prescribe(drawn, inputs.protocol)
+    contours = structures_from_contours(inputs.contours, ct, body, inputs.protocol, drawn)
+    prescription, structures = prescribe(contours, inputs.protocol)
     external = structures.external.mask
     findings = (
         *ct.findings,
@@ -322,7 +343,7 @@ def deliver(data: ReportData, context: PlanContext, out_dir: Path) -> tuple[str,
     ids: OutputIds = new_output_ids(data.created)
     with TemporaryDirectory(prefix="rtplan-") as folder:
         made = Path(folder)
-        write_rtstruct(made / "RTSTRUCT.dcm", data.structures, data.ct, ids)
+        write_rtstruct(made / "RTSTRUCT.dcm", data.structures, data.ct, ids, data.findings)
         write_rtplan(made / "RTPLAN.dcm", data.plan, data.prescription, data.machine, data.ct, ids, data.findings)
         write_rtdose(made / "RTDOSE.dcm", data.dose, data.ct, ids, data.findings)
         confirm_written(made / "RTSTRUCT.dcm", made / "RTPLAN.dcm", made / "RTDOSE.dcm", context, data.ct)
@@ -332,12 +353,14 @@ def deliver(data: ReportData, context: PlanContext, out_dir: Path) -> tuple[str,
         return names
 
 
-def provenance(inputs: Inputs) -> tuple[tuple[str, str], ...]:
+def provenance(inputs: Inputs, drawn: DrawnOrgans) -> tuple[tuple[str, str], ...]:
     """What the plan was made from and by, as (name, SHA-256 or version)."""
+    model = () if drawn.model is None else ((f"model {drawn.model[0]}", drawn.model[1]),)
     return (
         ("code", code_version()),
         ("ct", inputs.ct.sha256),
         ("structures", inputs.contours.sha256),
+        *model,
         (f"protocol {inputs.protocol.protocol_id} {inputs.protocol.version}", inputs.protocol.sha256),
         (f"machine {inputs.machine.machine_id} {inputs.machine.version}", inputs.machine.sha256),
         (f"beam {inputs.machine.beam.energy_id}", inputs.machine.beam.sha256),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtplan.cli.request import Device
+from rtplan.cli.request import AutoContours, Device, ModelId
 
 if TYPE_CHECKING:
     from rtplan.service.batch import RowOutcome
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 def batch(
     manifest: Annotated[
         Path,
-        typer.Argument(metavar="MANIFEST.csv", exists=True, dir_okay=False, help="CSV: ct, structures, protocol, machine."),
+        typer.Argument(metavar="MANIFEST.csv", exists=True, dir_okay=False, help="CSV: ct, structures, protocol, machine; model is optional."),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the plans; it must be empty or new.")],
     jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Cases at a time; the cores are shared out.")] = 1,
+    model: ModelId = None,
+    auto_contours: AutoContours = True,
     device: Annotated[Device, typer.Option("--device", help="Where to compute.")] = Device.AUTO,
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask scheduler, tcp://host:port.")
@@ -28,10 +30,12 @@ def batch(
 ) -> None:
     """Plan many patients; paths are relative to the manifest. One outcome a row goes to OUT/outcomes.csv and .json.
 
+    A row may name its own model in the column `model`; "none" there contours nothing.
+
     Exit code: 1 if any case failed, else 4 if any was rejected, else 3 if any goal was missed, else 0.
     """
     from rtplan.cli.console import StepDisplay, say, say_json
-    from rtplan.cli.request import prepare_folder
+    from rtplan.cli.request import model_or_default, prepare_folder
     from rtplan.domain.outcome import worst_exit_code
     from rtplan.service import cluster
     from rtplan.service.batch import run_batch
@@ -47,6 +51,7 @@ def batch(
             folder=manifest.resolve().parent,
             out_dir=out,
             device=device.value,
+            model_id=model_or_default(model) if auto_contours else None,
             workers=workers,
             on_progress=display,
             on_outcome=lambda row: None if as_json else display.result(row.row.name, _line(row)),

@@ -52,6 +52,8 @@ def say_outcome(outcome: CaseOutcome, out_dir: str, *, as_json: bool) -> None:
         say_json(outcome_record(outcome) | {"out": out_dir})
     elif outcome.planned:
         say(f"{outcome.goals_met} of {outcome.goals_total} goals met in {outcome.seconds:.0f} s")
+        for text in outcome.held:
+            say(f"held: {text}")
         for goal in outcome.missed:
             say(f"missed: {goal}")
         for name in outcome.files:

@@ -7,7 +7,11 @@ from typing import Annotated
 
 import typer
 
-DEMO_CASES = (("head_neck", "head_neck_70_63_56"), ("tg119_c_shape", "tg119_c_shape"))  # folder in sample_data, protocol
+# Folder in sample_data, structure set, protocol. The head and neck comes with targets alone: its organs are the model's.
+DEMO_CASES = (
+    ("head_neck", "RS_targets.dcm", "head_neck_70_63_56"),
+    ("tg119_c_shape", "RS.dcm", "tg119_c_shape"),
+)
 DEMO_MACHINE = "generic_6mv"
 
 
@@ -16,9 +20,12 @@ def demo(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the results of an earlier demo.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON.")] = False,
 ) -> None:
-    """Plan the head-and-neck phantom and the TG-119 C-shape, one after the other on all cores. Exit codes as for batch."""
+    """Plan the head-and-neck phantom and the TG-119 C-shape, one after the other on all cores. Exit codes as for batch.
+
+    The head and neck comes with targets alone; its organs are contoured by the model that ships.
+    """
     from rtplan.cli.console import StepDisplay, outcome_record, say, say_json, say_outcome
-    from rtplan.cli.request import prepare_folder
+    from rtplan.cli.request import model_or_default, prepare_folder
     from rtplan.domain.case import Order
     from rtplan.domain.outcome import worst_exit_code
     from rtplan.service import cluster
@@ -26,10 +33,10 @@ def demo(
 
     phantoms = _sample_data()
     jobs = []
-    for name, protocol in DEMO_CASES:
+    for name, structures, protocol in DEMO_CASES:
         folder = prepare_folder(out / name, overwrite=overwrite)
-        structures = str(phantoms / name / "RS.dcm")
-        order = Order(str(phantoms / name / "CT"), structures, protocol, DEMO_MACHINE, "auto")
+        case = phantoms / name
+        order = Order(str(case / "CT"), str(case / structures), protocol, DEMO_MACHINE, "auto", model_or_default(None))
         jobs.append(Job(name, order, str(folder)))
     outcomes = {}
     with tidied(out), StepDisplay(name_cases=True) as display, cluster.cluster(None) as workers:

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rtplan.cli import batch, demo, doctor, dose, machines, plan, protocols
+from rtplan.cli import batch, demo, doctor, dose, machines, plan, protocols, segment
 from rtplan.cli.console import complain, say
 from rtplan.errors import RtplanError
 
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("plan")(plan.plan)
+app.command("segment")(segment.segment)
 app.command("dose")(dose.dose)
 app.command("batch")(batch.batch)
 app.command("demo")(demo.demo)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from rtplan.errors import RequestInvalid
 
@@ -15,6 +18,22 @@ class Device(StrEnum):
     CPU = "cpu"
     GPU = "gpu"
     CUDA = "cuda"
+
+
+ModelId = Annotated[
+    str | None, typer.Option("--model", metavar="ID", help="Model that contours organs; without it the settings' default.")
+]
+AutoContours = Annotated[
+    bool,
+    typer.Option("--auto-contours/--no-auto-contours", help="Contour organs that the protocol uses and the set lacks."),
+]
+
+
+def model_or_default(model: str | None) -> str:
+    """The model that was named, else the one that the settings name."""
+    from rtplan.settings import load_settings
+
+    return model or load_settings().models.default
 
 
 def prepare_folder(out: Path, *, overwrite: bool, inputs: tuple[Path, ...] = ()) -> Path:

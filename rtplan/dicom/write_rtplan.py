@@ -107,8 +107,10 @@ def _add_general_plan(
 def _description(prescription: Prescription, machine: Machine, findings: Sequence[Finding]) -> str:
     """The watermark, the protocol, and the codes of all findings that a reviewer must see."""
     protocol = prescription.protocol
-    codes = sorted({f.code for f in findings if f.severity != "info"})
+    held = sorted({f.code for f in findings if f.severity == "hold"})
+    codes = sorted({f.code for f in findings if f.severity == "flag"})
     text = uncommissioned_notice(machine.status)
+    text += f" HELD, a named person must answer: {', '.join(held)}." if held else ""
     text += f" Protocol {protocol.protocol_id} {protocol.version} ({protocol.status})."
     return cut(text + (f" Flags: {', '.join(codes)}." if codes else ""), _DESCRIPTION_LIMIT)
 

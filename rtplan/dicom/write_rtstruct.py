@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,18 @@ from pydicom.sequence import Sequence
 from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian
 
-from rtplan.dicom.header import base_dataset, decimal, dicom_date, dicom_time, reference, save_dataset
+from rtplan.dicom.header import base_dataset, cut, decimal, dicom_date, dicom_time, reference, save_dataset
 from rtplan.dicom.outlines import outlines
 from rtplan.dicom.uids import OutputIds
 from rtplan.domain.image import CtImage
 from rtplan.domain.structures import Contour, Structure, StructureSet
+from rtplan.domain.verdict import Finding
 from rtplan.errors import SafetyStop
 
 RTSTRUCT_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, retired, yet what the attribute asks for
 _DECIMALS = 4
+_MAX_TEXT = 1024  # characters of a DICOM short text
 _CONTOUR_DATA = Tag(0x3006, 0x0050)
 _COLOURS = {
     "EXTERNAL": (0, 255, 0),
@@ -34,9 +37,12 @@ _COLOURS = {
 _ORGAN_COLOURS = ((0, 170, 80), (255, 255, 0), (80, 80, 255), (255, 80, 180), (0, 255, 255), (255, 165, 0), (120, 200, 255))
 
 
-def write_rtstruct(path: Path, structures: StructureSet, ct: CtImage, ids: OutputIds) -> None:
+def write_rtstruct(
+    path: Path, structures: StructureSet, ct: CtImage, ids: OutputIds, findings: Iterable[Finding] = ()
+) -> None:
     """Write all structures that are not empty, unapproved, with contours that give back their masks exactly.
 
+    The description names the models that drew, what they drew, and the codes of `findings` that hold the case.
     Implicit VR little endian, because coordinates of a long contour do not fit an explicit decimal string. Raises
     SafetyStop STRUCTURE_GRID when the structures do not lie on the CT's grid, OSError when the file cannot be written.
     """
@@ -49,13 +55,14 @@ def write_rtstruct(path: Path, structures: StructureSet, ct: CtImage, ids: Outpu
         series_uid=ids.structure_set_series_uid,
         ct=ct,
         created=ids.created,
-        series_description="rtplan structures",
+        series_description="rtplan contours, proposal, not approved",
         series_number=1,
     )
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     dataset.InstanceNumber = 1
     dataset.StructureSetLabel = "RTPLAN PROPOSAL"
-    dataset.StructureSetName = "Structures of the rtplan proposal"
+    dataset.StructureSetName = "rtplan proposal, not approved"
+    dataset.StructureSetDescription = _description(structures, findings)
     dataset.StructureSetDate, dataset.StructureSetTime = dicom_date(ids.created), dicom_time(ids.created)
     dataset.ApprovalStatus = "UNAPPROVED"
     dataset.ReferencedFrameOfReferenceSequence = Sequence([_frame_of_reference(ct)])
@@ -64,6 +71,19 @@ def write_rtstruct(path: Path, structures: StructureSet, ct: CtImage, ids: Outpu
     dataset.ROIContourSequence = Sequence(_contours(number, s, ct) for number, s in written)
     dataset.RTROIObservationsSequence = Sequence(_observation(number, s) for number, s in written)
     save_dataset(dataset, path)
+
+
+def _description(structures: StructureSet, findings: Iterable[Finding]) -> str:
+    """The watermark, what each model drew, and what holds the case."""
+    drawn: dict[str, list[str]] = {}
+    for s in structures:
+        if s.drawn_by is not None:
+            drawn.setdefault(f"{s.drawn_by.model_id} {s.drawn_by.version}", []).append(s.name)
+    text = "AUTO-GENERATED - NOT APPROVED - a person has to look at every contour."
+    held = sorted({f.code for f in findings if f.severity == "hold"})
+    text += f" HELD: {', '.join(held)}." if held else ""
+    text += "".join(f" Drawn by the model {model}: {', '.join(names)}." for model, names in drawn.items())
+    return cut(_plain(text), _MAX_TEXT)
 
 
 def _frame_of_reference(ct: CtImage) -> Dataset:
@@ -87,12 +107,17 @@ def _definition(number: int, structure: Structure, ct: CtImage) -> Dataset:
     if structure.source_name and structure.source_name != structure.name:
         item.ROIDescription = _plain(f"from {structure.source_name}")
     item.ROIGenerationAlgorithm = "" if structure.origin == "physician" else "AUTOMATIC"
+    if structure.drawn_by is not None:
+        drawn = structure.drawn_by
+        text = f"proposal, not approved; drawn by the model {drawn.model_id} {drawn.version}"
+        item.ROIDescription = _plain(f"{text}; confidence {drawn.confidence:.2f}")
+        item.ROIGenerationDescription = cut(_plain(f"{drawn.model_id} {drawn.version}"), 64)
     return item
 
 
 def _plain(text: str) -> str:
     """Text that fits a DICOM short text and splits into no values."""
-    return "".join(c for c in text if c.isprintable()).replace("\\", "/")[:1024]
+    return "".join(c for c in text if c.isprintable()).replace("\\", "/")[:_MAX_TEXT]
 
 
 def _contours(number: int, structure: Structure, ct: CtImage) -> Dataset:

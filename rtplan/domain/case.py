@@ -38,10 +38,15 @@ class SeriesReference:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One request for a plan: where the inputs lie and which protocol and machine were named."""
+    """One request for a plan: where the inputs lie and which protocol and machine were named.
+
+    `model_id` names the model that outlines the organs which the protocol needs and the structure set lacks; with None
+    nothing is outlined.
+    """
 
     ct_dir: str
     structures_path: str | None
     protocol_id: str
     machine_id: str
     device: str
+    model_id: str | None = None

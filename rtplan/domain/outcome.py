@@ -12,7 +12,8 @@ class CaseOutcome:
     """The end of one case: a plan with its goals counted, or the mistake that ended it.
 
     `code` is stable and meant for programs ("PLANNED", or the code of the error); `message` is one line for a person.
-    `files` are names inside the output folder. `missed` are the goals that the final dose does not meet, one text each.
+    `files` are names inside the output folder. `missed` are the goals that the final dose does not meet, one text each;
+    `held` what a named person must answer before the plan may be used, one text each.
     `found`, `expected`, `remedy` repeat the error's parts and are empty for a plan. `error_exit_code` is the error's own
     exit code where it differs from the outcome's.
     """
@@ -29,6 +30,7 @@ class CaseOutcome:
     expected: str = ""
     remedy: str = ""
     error_exit_code: int | None = None
+    held: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

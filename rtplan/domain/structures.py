@@ -49,18 +49,34 @@ class ContourSet:
     findings: tuple[Finding, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class DrawnBy:
+    """The model that drew a structure, and how sure it was.
+
+    `version` tells the model from its successors: its version and the SHA-256 of its weights. `confidence` is the model's
+    own estimate, 0 to 1, of the Dice with a careful reader.
+    """
+
+    model_id: str
+    version: str
+    confidence: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Structure:
-    """A named volume as a (z, y, x) boolean mask on the CT grid."""
+    """A named volume as a (z, y, x) boolean mask on the CT grid. `drawn_by` is there where `origin` is "model"."""
 
     name: str  # TG-263
     kind: Kind
     mask: NDArray[np.bool_]
     source_name: str = ""  # as the sender wrote it
     origin: Origin = "physician"
+    drawn_by: DrawnBy | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mask", frozen(self.mask, np.bool_))
+        if (self.origin == "model") != (self.drawn_by is not None):
+            raise ValueError(f"{self.name}: of origin {self.origin}, drawn by {self.drawn_by}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,11 +10,22 @@ Severity = Literal["info", "flag", "hold"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something the reviewer must see. `hold` needs a named person before the plan may be used."""
+    """Something the reviewer must see. `hold` needs a named person before the plan may be used.
+
+    `structure` names the structure it is about, where it is about one; `at_zyx` is the index of a voxel of the CT that
+    shows it, for a picture.
+    """
 
     code: str
     severity: Severity
     message: str
+    structure: str = ""
+    at_zyx: tuple[int, int, int] | None = None
+
+    @property
+    def line(self) -> str:
+        """The finding on one line."""
+        return f"{self.code}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,11 @@ from rtplan.service.cluster import CaseProgress, Cluster
 from rtplan.service.job import Job, Planner, outcome_of_error, settle, write_text_whole
 from rtplan.service.manifest import ManifestRow, check_row
 
+NO_MODEL = "none"  # in the manifest: nothing is contoured for this row
 OUTCOME_FILES = ("outcomes.csv", "outcomes.json")
 _FIELDS = (
     *("row", "case", "ct", "structures", "protocol", "machine", "outcome", "code"),
-    *("goals_met", "goals_total", "missed", "seconds", "message"),
+    *("goals_met", "goals_total", "missed", "held", "seconds", "message"),
 )
 # A spreadsheet takes a cell that begins so as a formula to run.
 _FORMULA_START = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -37,7 +38,7 @@ class RowOutcome:
         row, end = self.row, self.outcome
         values = (
             *(row.number, row.name, row.ct, row.structures, row.protocol, row.machine, end.outcome, end.code),
-            *(end.goals_met, end.goals_total, list(end.missed), round(end.seconds, 1), end.message),
+            *(end.goals_met, end.goals_total, list(end.missed), list(end.held), round(end.seconds, 1), end.message),
         )
         return dict(zip(_FIELDS, values, strict=True))
 
@@ -54,6 +55,7 @@ def run_batch(
     folder: Path,
     out_dir: Path,
     device: str,
+    model_id: str | None,
     workers: Cluster,
     on_progress: CaseProgress,
     on_outcome: Callable[[RowOutcome], None],
@@ -61,7 +63,7 @@ def run_batch(
 ) -> tuple[RowOutcome, ...]:
     """Plan every row into its own folder under `out_dir` and keep outcomes.csv and outcomes.json up to date.
 
-    Paths in the rows are relative to `folder`. `on_outcome` hears each row as it ends. Returns them in the rows' order.
+    Paths in the rows are relative to `folder`. `model_id` contours what rows lack that name no model themselves. `on_outcome` hears each row as it ends. Returns them in the rows' order.
     """
     ended: dict[int, RowOutcome] = {}
 
@@ -73,7 +75,7 @@ def run_batch(
 
     jobs: dict[str, tuple[ManifestRow, Job]] = {}
     for row in rows:
-        job = _job(row, folder, out_dir, device)
+        job = _job(row, folder, out_dir, device, model_id)
         try:
             check_row(row, folder)
             jobs[job.name] = row, job
@@ -84,13 +86,14 @@ def run_batch(
     return tuple(ended[row.number] for row in rows)
 
 
-def _job(row: ManifestRow, folder: Path, out_dir: Path, device: str) -> Job:
+def _job(row: ManifestRow, folder: Path, out_dir: Path, device: str, model_id: str | None) -> Job:
     order = Order(
         ct_dir=str((folder / row.ct).resolve()),
         structures_path=str((folder / row.structures).resolve()),
         protocol_id=library_name(row.protocol, folder),
         machine_id=library_name(row.machine, folder),
         device=device,
+        model_id=None if row.model == NO_MODEL else row.model or model_id,
     )
     return Job(row.name, order, str(out_dir / row.name))
 

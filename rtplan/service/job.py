@@ -24,8 +24,8 @@ Planner = Callable[..., CaseOutcome]  # plan_case(order, out_dir, *, progress)
 PLAN_FILES = ("RTSTRUCT.dcm", "RTPLAN.dcm", "RTDOSE.dcm", "report.html", "report.json")
 VERDICT_FILE = "verdict.json"
 
-# An order that names a protocol or machine nobody has is the sender's mistake; a broken library file is the site's.
-UNKNOWN_IN_LIBRARY = frozenset({"PROTOCOL_UNKNOWN", "MACHINE_UNKNOWN"})
+# An order that names a protocol, machine or model nobody has is the sender's mistake; a broken library file is the site's.
+UNKNOWN_IN_LIBRARY = frozenset({"PROTOCOL_UNKNOWN", "MACHINE_UNKNOWN", "MODEL_UNKNOWN"})
 
 _PARTIAL = ".partial-"
 

@@ -1,4 +1,4 @@
-"""The list of cases of a batch: a CSV file with the columns ct, structures, protocol, machine."""
+"""The list of cases of a batch: a CSV file with the columns ct, structures, protocol, machine, and perhaps model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from pathlib import Path
 from rtplan.errors import CaseRejected, RequestInvalid
 
 COLUMNS = ("ct", "structures", "protocol", "machine")
+MODEL_COLUMN = "model"  # optional; an empty cell means the model of the whole batch
 MAX_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """One case as the manifest names it. `line` is its line in the file, `number` counts the cases from 1."""
+    """One case as the manifest names it. `line` is its line in the file, `number` counts the cases from 1.
+
+    `model` is empty where the row leaves the choice to the batch, and "none" where nothing is to be contoured.
+    """
 
     number: int
     line: int
@@ -22,6 +26,7 @@ class ManifestRow:
     structures: str
     protocol: str
     machine: str
+    model: str = ""
 
     @property
     def name(self) -> str:
@@ -53,16 +58,17 @@ def read_manifest(path: Path) -> tuple[ManifestRow, ...]:
                 "quote cells with commas",
             )
         named = dict(zip(header, row + [""] * (len(header) - len(row)), strict=True))
-        rows.append(ManifestRow(number, line, **{column: named[column] for column in COLUMNS}))
+        cells_of_row = {column: named[column] for column in COLUMNS}
+        rows.append(ManifestRow(number, line, **cells_of_row, model=named.get(MODEL_COLUMN, "")))
     return tuple(rows)
 
 
 def _check_header(header: list[str], path: Path) -> None:
-    if sorted(header) != sorted(COLUMNS):
+    if sorted(header) not in (sorted(COLUMNS), sorted((*COLUMNS, MODEL_COLUMN))):
         raise RequestInvalid(
             "MANIFEST_COLUMNS",
             f"{path} has the columns {', '.join(header) or 'none'}",
-            ", ".join(COLUMNS),
+            f"{', '.join(COLUMNS)}, and {MODEL_COLUMN} where rows name their own",
             "mend the first line",
         )
 

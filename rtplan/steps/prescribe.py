@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ def prescribe(structures: StructureSet, protocol: Protocol) -> tuple[Prescriptio
     masks: _Masks = {s.name: s.mask for s in structures}
     masks.update(_targets(masks, [level.target for level in present], structures, protocol, findings))
     helpers = _helpers(masks, structures, protocol, findings)
-    complete = tuple(Structure(s.name, s.kind, masks[s.name], s.source_name, s.origin) for s in structures)
+    complete = tuple(replace(s, mask=masks[s.name]) for s in structures)
     prescription = Prescription(
         protocol=protocol,
         targets=tuple(PrescribedTarget(level.target, level.dose_gy) for level in present),

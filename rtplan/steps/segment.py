@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import get_args
 
 import numpy as np
@@ -18,15 +18,51 @@ from rtplan.domain.structures import ContourSet, Kind, RoiContours, Structure, S
 from rtplan.domain.verdict import Finding
 from rtplan.errors import CaseRejected
 from rtplan.library.names import tg263_name
+from rtplan.steps.auto_contour import NOTHING_DRAWN, DrawnOrgans, doubles, fitted
 from rtplan.steps.target_checks import check_external, check_sides, check_target, required_outlines
 
 _EXTERNAL = "External"
 
 
-def structures_from_contours(contours: ContourSet, ct: CtImage, body: NDArray[np.bool_], protocol: Protocol) -> StructureSet:
+def needed_organs(protocol: Protocol) -> tuple[str, ...]:
+    """Organs that a plan by this protocol uses: required ones, those with a goal or an objective, and parts of helpers.
+
+    TG-263 names, in the protocol's order. Targets and the External are none.
+    """
+    used = [organ.name for organ in protocol.organs if organ.required]
+    used += [goal.structure for goal in protocol.goals] + [term.structure for term in protocol.objectives]
+    used += [] if protocol.normalisation is None else [protocol.normalisation.structure]
+    rules = {helper.name: helper for helper in protocol.helpers}
+    found: set[str] = set()
+    while used:
+        name = used.pop()
+        if name not in found:
+            found.add(name)
+            used += (*rules[name].of, *rules[name].minus) if name in rules else ()
+    found -= {level.target for level in protocol.levels} | set(rules) | {_EXTERNAL}
+    ordered = [organ.name for organ in protocol.organs if organ.name in found]
+    return (*ordered, *sorted(found.difference(ordered)))
+
+
+def lacking_organs(contours: ContourSet, protocol: Protocol) -> tuple[str, ...]:
+    """Organs that the protocol uses and for which the structure set has no region with contours."""
+    drawn = [r for r in contours.rois if r.contours]
+    given = {tg263_name(r.name) for r in drawn}
+    given |= {rule.name for rule in protocol.organs if any(_matches(rule.names, r.name) for r in drawn)}
+    return tuple(name for name in needed_organs(protocol) if name not in given)
+
+
+def structures_from_contours(
+    contours: ContourSet,
+    ct: CtImage,
+    body: NDArray[np.bool_],
+    protocol: Protocol,
+    drawn_organs: DrawnOrgans = NOTHING_DRAWN,
+) -> StructureSet:
     """Masks on the CT grid under TG-263 names: the External first, the protocol's targets and organs, then all others.
 
     `body` is the engine's own External (z, y, x); it is used when the physician drew none, and to check the one drawn.
+    `drawn_organs` are organs that the structure set lacks (`lacking_organs`), drawn by a model.
     Raises CaseRejected: SS_NAME_AMBIGUOUS, SS_TARGET_MISSING, SS_TARGET_EMPTY, SS_ORGAN_MISSING, SS_EXTERNAL_MISMATCH,
     SS_TARGET_OUTSIDE_BODY, TARGET_TOO_LARGE, SS_SELF_CROSSING, SS_GAP.
     """
@@ -45,12 +81,16 @@ def structures_from_contours(contours: ContourSet, ct: CtImage, body: NDArray[np
         structures.append(target)
         findings += notes
         used.add(roi.number)
-    organs = _organs([r for r in drawn if r.number not in used], protocol)
+    lacking = set(lacking_organs(contours, protocol))  # what the physician drew wins, whatever came from elsewhere
+    added, notes = fitted(drawn_organs.only(lacking), external.mask, ct.grid, drawn_organs.asked)
+    findings += notes
+    organs = _organs([r for r in drawn if r.number not in used], protocol, {s.name for s in added})
     structures += [Structure(name, "ORGAN", rasterise(r.contours, ct.grid), r.name) for name, r in organs]
+    structures += added
     used |= {r.number for _, r in organs}
     others, notes = _others([r for r in drawn if r.number not in used], ct.grid, structures, protocol)
     structures += others
-    findings += [*notes, *check_sides(structures, ct.grid)]
+    findings += [*notes, *doubles(added, others), *check_sides(structures, ct.grid)]
     return StructureSet(ct.grid, tuple(structures), tuple(findings))
 
 
@@ -133,7 +173,9 @@ def _target(
     return Structure(level.target, kind, inside, roi.name), findings
 
 
-def _organs(rois: Sequence[RoiContours], protocol: Protocol) -> list[tuple[str, RoiContours]]:
+def _organs(
+    rois: Sequence[RoiContours], protocol: Protocol, drawn_by_model: Container[str]
+) -> list[tuple[str, RoiContours]]:
     """The regions of the organs that the protocol knows, by its own names and by the TG-263 mapping, in its order."""
     candidates = [r for r in rois if not is_target_roi(r.name, r.interpreted_type)]
     organs: list[tuple[str, RoiContours]] = []
@@ -150,7 +192,7 @@ def _organs(rois: Sequence[RoiContours], protocol: Protocol) -> list[tuple[str, 
             )
         if found:
             organs.append((rule.name, found[0]))
-        elif rule.required:
+        elif rule.required and rule.name not in drawn_by_model:
             raise CaseRejected(
                 "SS_ORGAN_MISSING",
                 f"{rule.name}, which the protocol requires, is not contoured; found: {', '.join(r.name for r in rois)}",
