@@ -92,9 +92,7 @@ def _proposal(ct: CtImage, drawn: DrawnOrgans, segmenter: Segmenter) -> Proposal
         )
     structures = (Structure(EXTERNAL, "EXTERNAL", body, "", "engine"), *organs)
     every = (*ct.findings, *body_findings(ct, body), *findings, *check_sides(structures, ct.grid))
-    return Proposal(
-        ct, StructureSet(ct.grid, structures), tuple(dict.fromkeys(every)), (segmenter.kind, segmenter.version)
-    )
+    return Proposal(ct, StructureSet(ct.grid, structures), tuple(dict.fromkeys(every)), (segmenter.kind, segmenter.version))
 
 
 def _write(proposal: Proposal, rtstruct: Path, page: Path) -> None:
@@ -105,7 +103,5 @@ def _write(proposal: Proposal, rtstruct: Path, page: Path) -> None:
     for structure in proposal.structures:
         if structure.name not in masks or not np.array_equal(masks[structure.name], structure.mask):
             raise SafetyStop("WRITTEN_STRUCTURE", f"{structure.name} is not as it was written", "the contours as drawn")
-    content = ContourPage(
-        ids.created, proposal.ct, proposal.structures, proposal.findings, proposal.model, code_version()
-    )
+    content = ContourPage(ids.created, proposal.ct, proposal.structures, proposal.findings, proposal.model, code_version())
     write_contour_page(content, page)

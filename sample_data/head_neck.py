@@ -40,7 +40,8 @@ def head_neck() -> Phantom:
     hu = np.where(hu > -950, hu + noise_hu(grid.shape_zyx, 8.0), hu)
     voxels = np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
     title = "Anthropomorphic head and neck, oropharynx left with bilateral nodes"
-    return Phantom("head_neck", title, "head_neck_70_63_56", "HEADNECK", grid, voxels, _rois(grid, body, parts))
+    rois = _rois(grid, body, parts)
+    return Phantom("head_neck", title, "head_neck_70_63_56", "HEADNECK", grid, voxels, rois, with_targets_alone=True)
 
 
 def _both(make: Callable[[float], Field]) -> Field:

@@ -37,11 +37,13 @@ def folder_sha256(folder: Path, files: Iterable[Path]) -> str:
 
 def describe(phantom: Phantom, folder: Path, files: tuple[Path, ...]) -> dict[str, object]:
     """One entry of the manifest."""
+    alone = {"targets_alone": f"{phantom.name}/RS_targets.dcm"} if phantom.with_targets_alone else {}
     return {
         "title": phantom.title,
         "protocol": phantom.protocol_id,
         "ct": f"{phantom.name}/CT",
         "structures": f"{phantom.name}/RS.dcm",
+        **alone,
         "slices": phantom.grid.shape_zyx[0],
         "spacing_zyx_mm": list(phantom.grid.spacing_zyx_mm),
         "bytes": sum(path.stat().st_size for path in files),

@@ -48,6 +48,7 @@ class Phantom:
     grid: Grid
     hu: NDArray[np.int16]
     rois: tuple[Roi, ...]
+    with_targets_alone: bool = False  # whether there is a second structure set that leaves the organs to a model
 
     @property
     def masks(self) -> Mapping[str, NDArray[np.bool_]]:

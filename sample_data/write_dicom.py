@@ -28,7 +28,10 @@ COLOURS = ((0, 255, 0), (220, 0, 0), (255, 120, 0), (255, 220, 0), (0, 160, 80),
 
 
 def write_phantom(phantom: Phantom, folder: Path) -> tuple[Path, ...]:
-    """Write `folder`/CT/CT_001.dcm, ... (most superior first) and `folder`/RS.dcm. Returns the files written."""
+    """Write `folder`/CT/CT_001.dcm, ... (most superior first) and `folder`/RS.dcm. Returns the files written.
+
+    A phantom `with_targets_alone` gets `folder`/RS_targets.dcm as well, without body and organs.
+    """
     (folder / "CT").mkdir(parents=True, exist_ok=True)
     n = phantom.grid.shape_zyx[0]
     written = []
@@ -36,8 +39,13 @@ def write_phantom(phantom: Phantom, folder: Path) -> tuple[Path, ...]:
         path = folder / "CT" / f"CT_{n - k:03d}.dcm"
         _ct_slice(phantom, k).save_as(path, enforce_file_format=True)
         written.append(path)
-    _rtstruct(phantom).save_as(folder / "RS.dcm", enforce_file_format=True)
-    return (*sorted(written), folder / "RS.dcm")
+    _rtstruct(phantom, phantom.rois, "rtstruct").save_as(folder / "RS.dcm", enforce_file_format=True)
+    sets = [folder / "RS.dcm"]
+    if phantom.with_targets_alone:
+        targets = tuple(roi for roi in phantom.rois if roi.interpreted_type == "PTV")
+        sets.append(folder / "RS_targets.dcm")
+        _rtstruct(phantom, targets, "rtstruct targets").save_as(sets[-1], enforce_file_format=True)
+    return (*sorted(written), *sets)
 
 
 def _uid(phantom: Phantom, *parts: object) -> str:
@@ -101,8 +109,8 @@ def _ct_slice(phantom: Phantom, k: int) -> FileDataset:
     return ds
 
 
-def _rtstruct(phantom: Phantom) -> FileDataset:
-    ds = _header(phantom, RTSTRUCT_CLASS, _uid(phantom, "rtstruct"), "RTSTRUCT", 2)
+def _rtstruct(phantom: Phantom, rois: tuple[Roi, ...], label: str) -> FileDataset:
+    ds = _header(phantom, RTSTRUCT_CLASS, _uid(phantom, label), "RTSTRUCT", 2)
     ds.OperatorsName, ds.InstanceNumber = "", "1"
     ds.StructureSetLabel, ds.StructureSetName = "Phantom", phantom.name
     ds.StructureSetDate, ds.StructureSetTime, ds.ApprovalStatus = DATE, TIME, "UNAPPROVED"
@@ -115,7 +123,7 @@ def _rtstruct(phantom: Phantom) -> FileDataset:
     frame.FrameOfReferenceUID = _uid(phantom, "frame")
     frame.RTReferencedStudySequence = Sequence([study])
     ds.ReferencedFrameOfReferenceSequence = Sequence([frame])
-    numbered = list(enumerate(phantom.rois, start=1))
+    numbered = list(enumerate(rois, start=1))
     ds.StructureSetROISequence = Sequence([_roi_item(phantom, number, roi) for number, roi in numbered])
     ds.ROIContourSequence = Sequence([_contour_item(phantom, number, roi) for number, roi in numbered])
     ds.RTROIObservationsSequence = Sequence([_observation(number, roi) for number, roi in numbered])

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 def batch(
     manifest: Annotated[
         Path,
-        typer.Argument(metavar="MANIFEST.csv", exists=True, dir_okay=False, help="CSV: ct, structures, protocol, machine; model is optional."),
+        typer.Argument(
+            metavar="MANIFEST.csv",
+            exists=True,
+            dir_okay=False,
+            help="CSV: ct, structures, protocol, machine; model is optional.",
+        ),
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the plans; it must be empty or new.")],
     jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Cases at a time; the cores are shared out.")] = 1,

@@ -90,7 +90,7 @@ def proposal_record(proposal: Proposal, out: Path, page: Path) -> dict[str, Any]
     """A proposal as it stands in JSON."""
     from dataclasses import asdict
 
-    from rtplan.steps.report.content import contour_record
+    from rtplan.steps.report.contours import contour_record
 
     return {
         "out": str(out),

@@ -63,7 +63,8 @@ def run_batch(
 ) -> tuple[RowOutcome, ...]:
     """Plan every row into its own folder under `out_dir` and keep outcomes.csv and outcomes.json up to date.
 
-    Paths in the rows are relative to `folder`. `model_id` contours what rows lack that name no model themselves. `on_outcome` hears each row as it ends. Returns them in the rows' order.
+    Paths in the rows are relative to `folder`. `model_id` is the model of rows that name none; with None they get none.
+    `on_outcome` hears each row as it ends. Returns them in the rows' order.
     """
     ended: dict[int, RowOutcome] = {}
 

@@ -18,6 +18,7 @@ if str(SAMPLE_DATA.parent) not in sys.path:
 
 from rtplan.dicom.read_ct import read_ct  # noqa: E402
 from rtplan.dicom.read_rtstruct import read_rtstruct  # noqa: E402
+from rtplan.domain.contours import rasterise  # noqa: E402
 from rtplan.library.protocols import load_protocol  # noqa: E402
 from rtplan.steps.ingest import body_mask  # noqa: E402
 from rtplan.steps.segment import structures_from_contours  # noqa: E402
@@ -41,7 +42,7 @@ def phantoms() -> dict[str, Phantom]:
 
 
 def committed(name: str) -> list[Path]:
-    return [*(SAMPLE_DATA / name / "CT").glob("*.dcm"), SAMPLE_DATA / name / "RS.dcm"]
+    return [*(SAMPLE_DATA / name / "CT").glob("*.dcm"), *(SAMPLE_DATA / name).glob("RS*.dcm")]
 
 
 def area_mm2(polygon: np.ndarray) -> float:
@@ -60,7 +61,7 @@ def contoured_cc(phantom: Phantom, name: str) -> float:
 def test_committed_files_are_those_of_the_manifest(name):
     entry = MANIFEST["sets"][name]
     files = committed(name)
-    assert len(files) == entry["slices"] + 1
+    assert len(files) == entry["slices"] + 1 + ("targets_alone" in entry)
     assert folder_sha256(SAMPLE_DATA / name, files) == entry["sha256"]
     assert entry["licence"] == "Apache-2.0" and "no patient" in entry["origin"]
 
@@ -102,6 +103,17 @@ def test_the_engine_reads_back_every_mask_and_maps_every_name(name, phantoms):
     # The couch and the head rest are not the patient.
     drawn = phantom.masks["BODY"]
     assert 2 * np.sum(body & drawn) / (body.sum() + drawn.sum()) > 0.998
+
+
+def test_the_set_of_targets_alone_holds_the_same_targets_and_nothing_else(phantoms):
+    # mutant: all regions in RS_targets.dcm
+    folder = SAMPLE_DATA / "head_neck"
+    ct = read_ct(folder / "CT")
+    alone, whole = (read_rtstruct(folder / name, ct) for name in ("RS_targets.dcm", "RS.dcm"))
+    assert [r.name for r in alone.rois] == ["PTV70", "PTV63", "PTV56"]
+    assert alone.sop_instance_uid != whole.sop_instance_uid
+    for roi in alone.rois:
+        assert np.array_equal(rasterise(roi.contours, ct.grid), phantoms["head_neck"].masks[roi.name])
 
 
 @pytest.mark.parametrize("name", DRAW)

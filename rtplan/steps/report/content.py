@@ -12,11 +12,11 @@ from rtplan.domain.dose import Dvh
 from rtplan.domain.goals import GoalResult
 from rtplan.domain.plan import PlanBeam
 from rtplan.domain.verification import TargetSummary
+from rtplan.steps.report.contours import contour_records, finding_record, in_order
 from rtplan.steps.report.data import ReportData
 
 SCHEMA = "rtplan.report/1"
 NOTICE = "AUTO-GENERATED - NOT APPROVED - recalculate & QA before use"
-_SEVERITY_ORDER = {"hold": 0, "flag": 1, "info": 2}
 
 
 def content(data: ReportData) -> dict[str, Any]:
@@ -31,6 +31,7 @@ def content(data: ReportData) -> dict[str, Any]:
         "goals_met": sum(bool(g.met) for g in judged),
         "goals_judged": len(judged),
         "goals_total": len(verification.goals),
+        "held": [f.line for f in data.findings if f.severity == "hold"],
         "patient": {
             "id": series.patient.patient_id,
             "name": series.patient.name,
@@ -45,6 +46,7 @@ def content(data: ReportData) -> dict[str, Any]:
         "machine": _machine(data),
         "goals": [_goal(g) for g in verification.goals],
         "targets": [_target(t) for t in verification.targets],
+        "contours": contour_records(data.structures),
         "structures": [_structure(d, data) for d in verification.dvhs],
         "hottest": {
             "dose_gy": verification.hottest.dose_gy,
@@ -53,10 +55,7 @@ def content(data: ReportData) -> dict[str, Any]:
         },
         "plan": _plan(data),
         "beams": [_beam(b) for b in data.plan.beams],
-        "findings": [
-            {"code": f.code, "severity": f.severity, "message": f.message}
-            for f in sorted(data.findings, key=lambda f: _SEVERITY_ORDER[f.severity])
-        ],
+        "findings": [finding_record(f, data.ct.grid) for f in in_order(data.findings)],
         "checks": [
             {"id": c.check_id, "passed": c.passed, "message": c.message}
             for c in sorted(verification.checks, key=lambda c: c.passed)
@@ -251,6 +250,9 @@ def _assumptions(data: ReportData) -> list[str]:
         "Contours are taken as they were given; target margins are those of the protocol.",
         "Previous irradiation is not known to the engine and not taken into account.",
     ]
+    drawn = [s.name for s in data.structures if s.origin == "model"]
+    if drawn:
+        sentences.append(f"Nobody has reviewed what a model drew: {', '.join(drawn)}.")
     if unverified:
         sentences.append(
             f"{unverified} of {len(data.verification.goals)} goals are unverified: their limits need a physicist's word."

@@ -124,8 +124,8 @@ def _draw_view(
     axes.set_yticks([])
     coordinate = "zyx"[view.across]
     axes.set_title(f"{view.title}  {coordinate} = {centres[view.across][index]:.1f} mm", fontsize=10)
-    _add_letters(axes, view)
-    _add_ruler(axes, view, box)
+    add_letters(axes, view)
+    add_ruler(axes, view, box)
 
 
 def nearest_index(grid: Grid, axis: int, position_mm: float) -> int:
@@ -169,7 +169,7 @@ def dose_norm(prescribed_gy: float) -> Normalize:
     return Normalize(_WASH_FROM_PERCENT / 100.0 * prescribed_gy, 1.10 * prescribed_gy, clip=True)
 
 
-def _add_letters(axes: Axes, view: View) -> None:
+def add_letters(axes: Axes, view: View) -> None:
     """Directions at the four edges."""
     for x, y, letter in ((0.02, 0.5, view.left), (0.98, 0.5, view.right), (0.5, 0.98, view.top), (0.5, 0.02, view.bottom)):
         axes.text(
@@ -186,7 +186,7 @@ def _add_letters(axes: Axes, view: View) -> None:
         )
 
 
-def _add_ruler(axes: Axes, view: View, box: tuple[Range, Range]) -> None:
+def add_ruler(axes: Axes, view: View, box: tuple[Range, Range]) -> None:
     """A bar of 5 cm at the lower left, because each plane has its own scale."""
     (x1, x2), (y1, y2) = box
     x = x1 + 0.03 * (x2 - x1)
