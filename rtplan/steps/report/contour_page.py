@@ -35,10 +35,9 @@ def write_contour_page(data: ContourPage, path: Path) -> None:
 
     findings = in_order(data.findings)
     pictures = [data_uri("image/png", png) if png else "" for png in finding_pictures(data.ct, data.structures, findings)]
-    organs = {
-        s.name: data_uri("image/png", organ_png(data.ct, data.structures, s.name)) for s in data.structures if s.mask.any()
-    }
     plain = _content(data, findings)
+    names = [c["name"] for c in plain["contours"] if c["volume_cc"] > 0]
+    organs = {name: data_uri("image/png", organ_png(data.ct, data.structures, name)) for name in names}
     path.write_text(rendered("contours.html", r=plain, pictures=pictures, organs=organs), encoding="utf-8")
 
 
