@@ -53,7 +53,39 @@ def test_kernels_is_our_package():
     assert Path(kernels.__file__).resolve() == ROOT / "kernels" / "__init__.py"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["--version"]], ids=" ".join)
+def test_neither_the_pipeline_nor_the_list_of_models_loads_torch():
+    # A plan whose contours are all given must not pay for a network's library; a model imports it when it segments.
+    # mutant: import torch at the top of a module of segmentation.models
+    code = (
+        "import sys\nimport rtplan.contouring, rtplan.pipeline\n"
+        "from rtplan.library.models import list_segmenters\nfrom rtplan.settings import Settings\n"
+        "labels = [s.labels for s in list_segmenters(Settings().models).values()]\n"
+        "sys.stderr.write(' '.join(m for m in ('torch', 'monai', 'safetensors') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nothing_of_rtplan_imports_torch_anywhere():
+    # Also not inside a function, and not by way of a package that brings it along.
+    offenders = [
+        f"{path.relative_to(ROOT).as_posix()}:{node.lineno}"
+        for path in SOURCES
+        if path.relative_to(ROOT).parts[0] in ("rtplan", "kernels")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _imported(node)
+        if name.split(".")[0] in ("torch", "monai", "safetensors")
+    ]
+    assert offenders == []
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["segment", "--help"], ["--version"]], ids=" ".join)
 def test_help_loads_no_heavy_library(arguments: list[str]):
     # mutant: import the pipeline at the top of rtplan/cli/plan.py
     code = (

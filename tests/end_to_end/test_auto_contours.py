@@ -104,10 +104,10 @@ def order(case: Path, structures: str | None = "RS.dcm", required: str = "false"
     return Order(str(case / "CT"), path, str(case / f"{required}.yaml"), MACHINE, "cpu", model)
 
 
-def prepared(case: Path, model: PaintedModel, **changes: str | None):
+def prepared(case: Path, painted: PaintedModel, **changes: str | None):
     this = order(case, **changes)
     inputs = read_inputs(this)
-    drawn = contoured(this, inputs, "cpu", model.load)
+    drawn = contoured(this, inputs, "cpu", painted.load)
     return prepare(inputs, drawn), dict(provenance(inputs, drawn))
 
 

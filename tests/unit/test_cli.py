@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,36 @@ def test_verdict_states_code_found_expected_and_remedy(engine, inputs, tmp_path:
         "expected": "even slices",
         "remedy": "send all",
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "model_id"),
+    [((), "head_neck_oar"), (("--model", "whole_body"), "whole_body"), (("--no-auto-contours", "--model", "x"), None)],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_the_order_names_the_model_that_contours(engine, inputs, tmp_path: Path, monkeypatch, options, model_id):
+    # mutant: no model unless one is named; mutant: --no-auto-contours without effect
+    monkeypatch.setenv("HOME", str(tmp_path))
+    inline = engine(MET)
+    assert run(["plan", *inputs, "-o", str(tmp_path / "out"), *options]) == 0
+    assert inline.jobs[0].order.model_id == model_id
+
+
+def test_a_plan_without_structures_is_an_order_that_the_engine_answers(engine, inputs, tmp_path: Path):
+    # The door lets it in: the case is rejected with SS_MISSING and a verdict, as other bad input is.
+    inline = engine(MET)
+    assert run(["plan", inputs[0], *inputs[3:], "-o", str(tmp_path / "out")]) == 0
+    assert inline.jobs[0].order.structures_path is None
+
+
+def test_what_holds_a_case_is_said_before_the_goals(engine, inputs, tmp_path: Path, capsys):
+    # mutant: say the goals alone
+    engine(replace(MISSED, held=("SHAPE: SpinalCord is odd",)))
+    run(["plan", *inputs, "-o", str(tmp_path / "out")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:3] == ["held: SHAPE: SpinalCord is odd", "missed: SpinalCord Max[Gy]"]
+    run(["plan", *inputs, "-o", str(tmp_path / "out"), "--overwrite", "--json"])
+    assert json.loads(capsys.readouterr().out)["held"] == ["SHAPE: SpinalCord is odd"]
 
 
 def test_missed_goals_and_files_go_to_stdout(engine, inputs, tmp_path: Path, capsys):

@@ -84,6 +84,28 @@ def test_every_row_gets_its_own_outcome_and_folder(folder: Path):
     assert (folder / "out" / "case_006" / "RTPLAN.dcm").read_text() == "q"
 
 
+def test_a_row_may_name_its_own_model(folder: Path, monkeypatch):
+    # mutant: the column read and forgotten; mutant: "none" taken for a model
+    seen = []
+
+    def plan(order, out_dir, *, progress):
+        seen.append(order.model_id)
+        (out_dir / "RTPLAN.dcm").write_text("plan")
+        return CaseOutcome("goals_met", "PLANNED", "held", goals_met=1, goals_total=1, held=("SHAPE: odd", "PRONE: down"))
+
+    monkeypatch.setattr(InlineCluster, "plan", staticmethod(plan))
+    rows = ["good,RS.dcm,p,m,", "good,RS.dcm,p,m,own_model", "good,RS.dcm,p,m,none"]
+    (folder / "manifest.csv").write_text(HEADER.strip() + ",model\n" + "\n".join(rows) + "\n")
+    assert run(["batch", str(folder / "manifest.csv"), "-o", str(folder / "out"), "--model", "of_all"]) == 0
+    assert seen == [None, "own_model", "of_all"]  # the stand-in ends them in reverse
+    records = json.loads((folder / "out" / "outcomes.json").read_text())
+    assert records[0]["held"] == ["SHAPE: odd", "PRONE: down"]
+    with (folder / "out" / "outcomes.csv").open(newline="") as stream:
+        assert next(csv.DictReader(stream))["held"] == "SHAPE: odd; PRONE: down"
+    assert run(["batch", str(folder / "manifest.csv"), "-o", str(folder / "none"), "--no-auto-contours"]) == 0
+    assert seen[3:] == [None, "own_model", None]
+
+
 def test_table_and_json_agree(folder: Path):
     _, records = batch(folder, ["good,RS.dcm,p,m", "gap,RS.dcm,p,m"])
     with (folder / "out" / "outcomes.csv").open(newline="") as stream:
