@@ -106,7 +106,7 @@ def test_left_is_right_in_the_picture_and_anterior_up():
     bare = StructureSet(CT_GRID, (structures().external,))
     hu = np.full(CT_GRID.shape_zyx, -1000, np.int16)
     hu[:, :20, 60:] = 1000  # anterior, on the patient's left
-    png = contour_png(replace(image, hu=hu), bare, "", (10, 30, 40), (VIEWS[0],), 4.0)
+    png = contour_png(replace(image, hu=hu), bare, "", (10, 30, 40), (VIEWS[0],), 100.0)
     picture = matplotlib.image.imread(io.BytesIO(png))[..., :3].min(axis=2)
     picture = picture[:-45]  # without the legend, whose letters are black as well
     ys, xs = np.nonzero(picture == 0.0)

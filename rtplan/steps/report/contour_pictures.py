@@ -37,7 +37,7 @@ def finding_pictures(ct: CtImage, structures: StructureSet, findings: Sequence[F
             pictures.append(b"")
             continue
         drawn += 1
-        pictures.append(contour_png(ct, structures, finding.structure, at, _FINDING_VIEWS, 6.4))
+        pictures.append(contour_png(ct, structures, finding.structure, at, _FINDING_VIEWS, 163.0))
     return pictures
 
 
@@ -51,11 +51,11 @@ def place_of(finding: Finding, structures: StructureSet) -> Int3 | None:
 
 def organ_png(ct: CtImage, structures: StructureSet, name: str) -> bytes:
     """One structure that is not empty in three planes through its middle, with the others thinly drawn. PNG."""
-    return contour_png(ct, structures, name, middle(structures[name].mask), VIEWS, 11.0)
+    return contour_png(ct, structures, name, middle(structures[name].mask), VIEWS, 280.0)
 
 
 def contour_png(
-    ct: CtImage, structures: StructureSet, name: str, at_zyx: Int3, views: Sequence[View], width_in: float
+    ct: CtImage, structures: StructureSet, name: str, at_zyx: Int3, views: Sequence[View], width_mm: float
 ) -> bytes:
     """CT planes through a voxel with all outlines, that of `name` boldly; around `name` where it exists, else all of it."""
     centres = (ct.grid.z_mm(), ct.grid.y_mm(), ct.grid.x_mm())
@@ -64,7 +64,8 @@ def contour_png(
     style = _styles(structures, name)
     aspects = [_length(box[v.column_axis]) / _length(box[v.row_axis]) for v in views]
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(width_in, min(7.0, width_in / sum(aspects) + 0.9)), layout="constrained")
+        width = width_mm / 25.4  # inches, as matplotlib wants it
+        figure = Figure(figsize=(width, min(7.0, width / sum(aspects) + 0.9)), layout="constrained")
         gridspec = figure.add_gridspec(1, len(views), width_ratios=aspects)
         for column, view in enumerate(views):
             _draw(figure.add_subplot(gridspec[0, column]), ct, structures, view, at_zyx, box, style)
