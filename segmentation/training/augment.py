@@ -126,7 +126,9 @@ def _surrounded(hu: NDArray[np.float32], body: NDArray[np.bool_], rng: np.random
         hu = np.where(couch & outside, np.float32(rng.uniform(-600, 250)), hu)
         hu = np.where(core & outside, np.float32(rng.uniform(-980, -600)), hu)
     if rng.random() < 0.3:
-        near = torch.nn.functional.max_pool3d(torch.from_numpy(body.astype(np.float32))[None, None], 3, 1, 1)[0, 0].numpy() > 0
+        near = (
+            torch.nn.functional.max_pool3d(torch.from_numpy(body.astype(np.float32))[None, None], 3, 1, 1)[0, 0].numpy() > 0
+        )
         start, stop = np.sort(rng.integers(0, hu.shape[0], 2))
         shell_mask = near & outside & (z >= start) & (z <= stop)
         hu = np.where(shell_mask, np.maximum(hu, np.float32(rng.uniform(-850, -250))), hu)

@@ -166,7 +166,10 @@ def main() -> None:
                 out.write(json.dumps(row) + "\n")
                 out.flush()
                 left = seconds * (settings.steps - run.step) / 60
-                print(f"step {run.step}/{settings.steps}  loss {row['loss']:.4f}  {seconds:.2f} s/step  {left:.0f} min left", flush=True)
+                print(
+                    f"step {run.step}/{settings.steps}  loss {row['loss']:.4f}  {seconds:.2f} s/step  {left:.0f} min left",
+                    flush=True,
+                )
                 if "dice" in row:
                     print("  Dice " + "  ".join(f"{k} {v:.3f}" for k, v in row["dice"].items()), flush=True)
             if run.step % 250 == 0:
