@@ -15,7 +15,7 @@ def build_network(config: Mapping[str, Any]) -> torch.nn.Module:
     `config` holds out_channels, init_filters, blocks_down and blocks_up. Raises KeyError when one is missing. Sides of the
     input must be multiples of 2 ** (len(blocks_down) - 1).
     """
-    return SegResNet(
+    network: torch.nn.Module = SegResNet(
         spatial_dims=3,
         in_channels=1,
         out_channels=int(config["out_channels"]),
@@ -23,3 +23,4 @@ def build_network(config: Mapping[str, Any]) -> torch.nn.Module:
         blocks_down=tuple(config["blocks_down"]),
         blocks_up=tuple(config["blocks_up"]),
     )
+    return network
