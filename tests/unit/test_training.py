@@ -85,7 +85,7 @@ def test_slices_without_a_whole_body_are_cut_off(tmp_path):
 
 
 def test_no_gradient_where_nothing_is_known():
-    # mutant: weight = ones
+    # mutant: cross-entropy over every voxel
     logits = torch.randn(1, 8, 4, 5, 6, requires_grad=True)
     known = torch.ones(1, 8, 4, 1, 1)
     known[0, LARYNX] = 0
@@ -94,6 +94,16 @@ def test_no_gradient_where_nothing_is_known():
     assert not logits.grad[0, LARYNX].any()
     assert not logits.grad[0, CORD, :2].any()
     assert logits.grad[0, CORD, 2:].all()
+
+
+def test_unknown_structures_do_not_dilute_the_loss():
+    # mutant: weight = ones
+    generator = torch.Generator().manual_seed(2)
+    logits, labels = torch.randn(1, 8, 4, 5, 6, generator=generator), torch.ones(1, 8, 4, 5, 6)
+    known = torch.ones(1, 8, 4, 1, 1)
+    known[0, 3:] = 0
+    alone = masked_loss(logits[:, :3], labels[:, :3], known[:, :3])
+    assert float(masked_loss(logits, labels, known)) == pytest.approx(float(alone), rel=1e-6)
 
 
 def test_a_perfect_answer_costs_nothing():
