@@ -149,7 +149,7 @@ def test_validation_and_calibration_are_never_trained_on():
 
 def test_a_resumed_run_is_the_run(case, tmp_path):
     # mutant: forget the optimiser; mutant: draw from a generator that is not of the step
-    settings = Settings(steps=6, init_filters=8, blocks_down=(1, 1), blocks_up=(1,), patch=PATCH)
+    settings = Settings(steps=6, filters=(4, 8, 8), patch=PATCH)
     cases, weights = [case, case], np.array([0.5, 0.5])
     whole = Run(settings, "cpu")
     losses = [whole.advance(cases, weights) for _ in range(5)]
