@@ -1,4 +1,6 @@
-"""A finished training as a model's folder: `python -m segmentation.training.export RUN/checkpoint.pt FOLDER --version 1.0.0`.
+"""A finished training as a model's folder.
+
+`python -m segmentation.training.export RUN/checkpoint.pt FOLDER --version 1.0.0`
 
 The running average of the weights is kept, as fp16: 9 MB. Probabilities change by less than 1e-2 against float32.
 """
