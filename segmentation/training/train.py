@@ -33,6 +33,7 @@ from segmentation.training.score import mean_dice
 WARM_UP, DECAY_SHARE, EMA_DECAY = 100, 0.3, 0.998
 RARE = {"Esophagus": 2.0, "Larynx": 1.4}  # a patient with an organ that few have is drawn so much more often
 PHANTOM_SHARE = 0.06
+RESCUE_STEP, RESCUE_STEPS, RESCUE_WEIGHT = 1250, 1000, 20.0
 PRIOR_LOGIT, BODY_PRIOR_LOGIT = -5.0, -1.0
 
 
@@ -51,6 +52,14 @@ class Settings:
     def network(self) -> dict[str, Any]:
         """Configuration of the network as model.json has it."""
         return {"out_channels": len(LABELS), "filters": list(self.filters)}
+
+    def inside_weight_at(self, step: int) -> float:
+        """How much a voxel inside a structure counts in the cross-entropy.
+
+        After the first steps, which find the large structures and give up the small ones, it is 20, and falls to 1 again.
+        """
+        since = step - RESCUE_STEP
+        return max(1.0, RESCUE_WEIGHT * (1 - since / RESCUE_STEPS)) if since >= 0 else 1.0
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up, constant, then half a cosine to zero over the last part."""
@@ -101,7 +110,7 @@ class Run:
         self.network.train()
         with torch.autocast(self.device.split(":")[0], dtype=torch.bfloat16):
             logits = self.network(x)
-        loss = masked_loss(logits.float(), labels, known)
+        loss = masked_loss(logits.float(), labels, known, settings.inside_weight_at(self.step))
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
