@@ -33,6 +33,7 @@ from segmentation.training.score import mean_dice
 WARM_UP, DECAY_SHARE, EMA_DECAY = 100, 0.3, 0.998
 RARE = {"Esophagus": 2.0, "Larynx": 1.4}  # a patient with an organ that few have is drawn so much more often
 PHANTOM_SHARE = 0.06
+REVIVED_STEP, REVIVED_LABEL = 1750, "Esophagus"
 RESCUE_STEP, RESCUE_STEPS, RESCUE_WEIGHT = 1250, 1000, 20.0
 PRIOR_LOGIT, BODY_PRIOR_LOGIT = -5.0, -1.0
 
@@ -99,9 +100,24 @@ class Run:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
 
+    def revive(self, label: str) -> None:
+        """Let a structure whose channel has sunk to nothing begin again at its prior, on the features found meanwhile."""
+        channel = LABELS.index(label)
+        for network in (self.network, self.average):
+            last = last_convolution(network)
+            with torch.no_grad():
+                last.weight[channel], last.bias[channel] = 0.0, PRIOR_LOGIT
+        last = last_convolution(self.network)
+        for parameter in (last.weight, last.bias):
+            for value in self.optimizer.state[parameter].values():
+                if value.shape == parameter.shape:
+                    value[channel] = 0.0
+
     def advance(self, cases: list[Case], weights: NDArray[np.float64]) -> float:
         """One step; returns its loss."""
         settings = self.settings
+        if self.step == REVIVED_STEP:
+            self.revive(REVIVED_LABEL)
         drawn = []
         for i in range(settings.batch):
             rng = np.random.default_rng([settings.seed, self.step, i])
@@ -125,14 +141,17 @@ class Run:
         return float(loss.detach())
 
 
+def last_convolution(network: torch.nn.Module) -> Any:
+    """The convolution whose output channels are the structures."""
+    return [m for m in network.modules() if isinstance(m, torch.nn.Conv3d) and m.out_channels == len(LABELS)][-1]
+
+
 def begin_at_prior(network: torch.nn.Module) -> None:
     """Let the untrained network say how often a voxel belongs to an organ (about 1 in 150), and to the body (1 in 4).
 
     From one half, the first thousand steps would only teach it that organs are small.
     """
-    last = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d) and m.out_channels == len(LABELS)][-1]
-    if last.bias is None:
-        raise ValueError("the network's last convolution has no bias")
+    last = last_convolution(network)
     with torch.no_grad():
         last.bias.fill_(PRIOR_LOGIT)
         last.bias[LABELS.index("External")] = BODY_PRIOR_LOGIT

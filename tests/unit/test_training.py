@@ -9,7 +9,7 @@ import torch
 from segmentation.training.augment import sample
 from segmentation.training.data import LABELS, Case, load_case, split_ids
 from segmentation.training.loss import masked_loss
-from segmentation.training.train import PHANTOM_SHARE, Run, Settings, chances
+from segmentation.training.train import PHANTOM_SHARE, PRIOR_LOGIT, Run, Settings, chances, last_convolution
 
 CORD, LARYNX, EXTERNAL = LABELS.index("SpinalCord"), LABELS.index("Larynx"), LABELS.index("External")
 LEFT, RIGHT = LABELS.index("Parotid_L"), LABELS.index("Parotid_R")
@@ -168,3 +168,22 @@ def test_the_learning_rate_is_the_same_for_every_length_until_it_decays():
     short, long = Settings(steps=1000), Settings(steps=10000)
     assert [short.learning_rate_at(s) for s in range(700)] == [long.learning_rate_at(s) for s in range(700)]
     assert short.learning_rate_at(999) < 0.01 * short.learning_rate
+
+
+def test_a_revived_structure_begins_at_its_prior_and_learns_at_once(case):
+    # mutant: keep the optimiser's memory of the channel
+    settings = Settings(steps=8, filters=(4, 8, 8), patch=PATCH)
+    run = Run(settings, "cpu")
+    last, other = last_convolution(run.network), LARYNX
+    for _ in range(3):
+        run.advance([case], np.array([1.0]))
+    before = last.weight[other].clone()
+    run.revive("SpinalCord")
+    memory = [v[CORD] for p in (last.weight, last.bias) for v in run.optimizer.state[p].values() if v.shape == p.shape]
+    assert len(memory) == 4
+    assert not any(v.any() for v in memory)
+    assert not last.weight[CORD].any()
+    assert float(last.bias[CORD].detach()) == PRIOR_LOGIT
+    assert torch.equal(last.weight[other], before)
+    run.advance([case], np.array([1.0]))
+    assert last.weight[CORD].any()
