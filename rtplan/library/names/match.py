@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rtplan.library.names.fold import Word, key_of, words_of
+from rtplan.library.names.fold import Word, words_of
 from rtplan.library.names.reading import NameMatch, misspelt, reading_of, side_of, sides_cut
 from rtplan.library.names.tables import MAX_NAME, Tables, tables
 
@@ -22,9 +22,10 @@ _HELPER_SIGN = re.compile(r"^_|^[zZxX](?=[\s_.-]|[A-Z][a-z])|[!~]")
 _MARGIN = re.compile(r"\+\s*\d+|\d\s*(mm|cm)\b", re.IGNORECASE)
 _DOSE = re.compile(r"\d\s*c?gy\b|\d\s*%|[<>]", re.IGNORECASE)
 _DATE = re.compile(r"(19|20)\d\d|\d{6}|\d{8}")
+_DATE_PARTS = re.compile(r"(?<!\d)((?:19|20)\d\d|\d\d?)[-./](\d\d?)[-./]((?:19|20)\d\d|\d\d)(?!\d)")
 _OPEN = re.compile(r"[?^]")  # ^ begins the clinic's own qualifier in TG-263
 _STOPS = frozenset({"targets", "helpers", "devices", "dose", "parts"})
-_ASCII_INITIALS = re.compile("[a-z]{1,3}")
+_ASCII_INITIALS = re.compile("[a-z]{2,3}")
 
 
 def match_name(raw: str) -> NameMatch:
@@ -34,17 +35,16 @@ def match_name(raw: str) -> NameMatch:
     twice needs its side; sides that contradict each other, targets, helpers of optimisation and parts of organs are no
     organ. PRVs carry their margin: "cord prv 5mm" is SpinalCord_PRV05.
     """
-    text = unicodedata.normalize("NFKC", raw).strip()
+    text = _DATE_PARTS.sub(r"\1\2\3", unicodedata.normalize("NFKC", raw).strip())
     known = tables()
     if not words_of(text):
         return NameMatch(None, 0.0, "no letters")
-    if key_of(text) not in known.organs or "~" in text:
-        if _HELPER_SIGN.search(text):
-            return NameMatch(None, 0.0, "marked as a helper or a part by its first letter or a sign")
-        if _TARGET.search(text):
-            return NameMatch(None, 0.0, "named after a target")
-        if _ANY_PRV.search(text):
-            return _prv(text)
+    if _HELPER_SIGN.search(text):
+        return NameMatch(None, 0.0, "marked as a helper or a part by its first letter or a sign")
+    if _TARGET.search(text):
+        return NameMatch(None, 0.0, "named after a target")
+    if _ANY_PRV.search(text):
+        return _prv(text)
     found = _organ(text, known)
     if found.sure and _OPEN.search(text):
         return replace(found, confidence=UNCERTAIN, why="a sign in the name leaves it open")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rtplan.library.names.fold import Word, written_together
 from rtplan.library.names.tables import Organ, SideWord, Tables, typed, without_one
@@ -16,6 +16,7 @@ EXACT, ORDER, OWN_SIDE, GLUED = 1.0, 0.97, 0.95, 0.95
 GLUED_END, HOMONYM, MISSPELT, GUESSED_SIDE = 0.8, 0.8, 0.75, 0.6
 
 _MIN_GLUED = 4
+_MIN_MISSPELT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ def sides_cut(words: Iterable[Word], known: Tables) -> tuple[Word, ...]:
     """The words, with sides cut off those of scripts without spaces that are no organ's name as they stand."""
     cut: list[Word] = []
     for word in words:
-        together = written_together(word.text) and word.key not in known.organs
-        cut += _sides_and_rest(word, known) if together else [word]
+        whole = not written_together(word.text) or word.key in known.organs or side_of(word, known) is not None
+        cut += [word] if whole else _sides_and_rest(word, known)
     return tuple(cut)
 
 
@@ -75,18 +76,29 @@ def misspelt(words: Sequence[Word], known: Tables) -> NameMatch | None:
     sides = [s for w in words if (s := side_of(w, known)) is not None and s.strength == "clear"]
     rest = [w.key for w in words if (s := side_of(w, known)) is None or s.strength != "clear"]
     key = "".join(rest)
-    if not typed(key) or any(known.words.get(k) == "other anatomy" for k in rest):
+    # A single letter beside a name says which part is meant: Esophagus_S.
+    if not typed(key) or any(len(k) == 1 or known.words.get(k) == "other anatomy" for k in rest):
         return None
-    near = {k for shorter in without_one(key) for k in known.typos.get(shorter, ())}
+    near = {k for shorter in without_one(key) for k in known.typos.get(shorter, ()) if _one_word_differs(rest, k)}
     organs = {known.organs[k].name: known.organs[k] for k in near}
     if not organs:
         return None
     matches = [_with_sides(organ, sides, MISSPELT, known) for _, organ in sorted(organs.items())]
+    matches = [m for m in matches if m.name is not None or not sides] or matches
     if len(matches) == 1:
-        text = f"spelt nearly like {min(near)!r}" if matches[0].name else matches[0].why
-        return NameMatch(matches[0].name, matches[0].confidence, text, matches[0].alternatives)
+        why = f"spelt nearly like {min(near)!r}" if matches[0].name else f"{matches[0].why}, and misspelt"
+        return replace(matches[0], why=why)
     alternatives = tuple(m.name for m in matches if m.name is not None)
     return NameMatch(None, 0.0, "spelt nearly like several organs", alternatives)
+
+
+def _one_word_differs(words: Sequence[str], key: str) -> bool:
+    """Whether a key has all of the words but one, which is long enough to be recognised all the same."""
+    for i, word in enumerate(words):
+        before, after = "".join(words[:i]), "".join(words[i + 1 :])
+        if len(word) >= _MIN_MISSPELT and key.startswith(before) and key.endswith(after):
+            return True
+    return False
 
 
 def _organ_of(words: Sequence[Word], known: Tables) -> tuple[Organ, float] | None:
@@ -99,6 +111,8 @@ def _organ_of(words: Sequence[Word], known: Tables) -> tuple[Organ, float] | Non
 
 def _with_sides(organ: Organ, sides: Sequence[SideWord], confidence: float, known: Tables) -> NameMatch:
     """The organ's name with its side, if it has one and the words agree on it."""
+    if any(s.side == "both" and s.strength == "clear" for s in sides):
+        sides = [s for s in sides if s.strength == "clear"]  # a letter beside "both" is an article, not a side
     named = {s.side for s in sides}
     if organ.homonym and not any(s.languages & organ.languages for s in sides):
         confidence = min(confidence, HOMONYM)
@@ -117,7 +131,10 @@ def _with_sides(organ: Organ, sides: Sequence[SideWord], confidence: float, know
         return NameMatch(both, confidence if both else 0.0, "both sides in one")
     side = named.pop()
     certainty, why = _certainty(sides, organ)
-    return NameMatch(f"{organ.name}_{side}", min(confidence, certainty), why, two if certainty < CONFIRM_BELOW else ())
+    if confidence == HOMONYM and certainty > HOMONYM:
+        why = "a known name, which has other meanings too"
+    name, other = two if side == "L" else two[::-1]
+    return NameMatch(name, min(confidence, certainty), why, (other,) if certainty < CONFIRM_BELOW else ())
 
 
 def _certainty(sides: Sequence[SideWord], organ: Organ) -> tuple[float, str]:
