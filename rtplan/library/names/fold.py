@@ -1,4 +1,4 @@
-"""Names cut into words, each with a key that does not depend on case, accents, spelling variants and scripts' letter forms."""
+"""Names cut into words, each with a key for which case, accents and letter forms do not matter."""
 
 from __future__ import annotations
 

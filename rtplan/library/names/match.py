@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from rtplan.library.names.fold import Word, words_of
 from rtplan.library.names.reading import NameMatch, misspelt, reading_of, side_of, sides_cut
-from rtplan.library.names.tables import MAX_NAME, Tables, tables
+from rtplan.library.names.tables import MAX_NAME, Tables, name_tables
 
 HARMLESS, UNCERTAIN, INITIALS = 0.95, 0.8, 0.6  # ranks, as those of reading.py
 
@@ -36,7 +36,7 @@ def match_name(raw: str) -> NameMatch:
     organ. PRVs carry their margin: "cord prv 5mm" is SpinalCord_PRV05.
     """
     text = _DATE_PARTS.sub(r"\1\2\3", unicodedata.normalize("NFKC", raw).strip())
-    known = tables()
+    known = name_tables()
     if not words_of(text):
         return NameMatch(None, 0.0, "no letters")
     if _HELPER_SIGN.search(text):

@@ -61,7 +61,7 @@ class Tables:
 
 
 @cache
-def tables() -> Tables:
+def name_tables() -> Tables:
     """All files of the folder. Raises LibraryInvalid when one is malformed or two names share a way of writing."""
     found = Tables()
     _read_tg263(found, read_yaml(FOLDER / "tg263.yaml"))
@@ -70,8 +70,9 @@ def tables() -> Tables:
         _read_sides(found, language, document)
     for language, document in documents.items():
         for word in _list(document.data.get("not_sides")):
-            entry = found.sides[word]
-            found.sides[word] = replace(entry, foreign=entry.foreign | {language})
+            if word not in found.sides:
+                raise LibraryInvalid("NAME_UNKNOWN", f"{document.where(('not_sides',))}: {word!r} is no side", "a side word")
+            found.sides[word] = replace(found.sides[word], foreign=found.sides[word].foreign | {language})
         _read_names(found, language, document)
     _read_words(found, read_yaml(FOLDER / "words.yaml"))
     _index(found)
@@ -187,6 +188,3 @@ def without_one(key: str) -> Iterator[str]:
     yield key
     for i in range(1, len(key)):
         yield key[:i] + key[i + 1 :]
-
-
-__all__ = ["LANGUAGES", "MAX_NAME", "Organ", "Side", "SideWord", "Tables", "key_of", "tables", "typed", "without_one"]
