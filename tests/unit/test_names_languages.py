@@ -200,18 +200,20 @@ def test_a_misspelt_name_is_never_used_without_asking(organ: str, place: int, le
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
-    [("Carotid_L", "Parotid_L"), ("Ureter L", "Urethra"), ("Ileum", "Ilium L"), ("Lens L", "Lung L"), ("Maxilla", "Axilla"),
-     ("Larynx", "Pharynx"), ("Oropharynx", "Nasopharynx"), ("Anus", "Canal_Anal"), ("Rectus", "Rectum"),
-     ("Cervix", "Cervical"),     ("Brain", "Brainstem"), ("Femur L", "Femur_Head_L"), ("Bladder", "Gallbladder"), ("SpinalCanal", "SpinalCord"),
-     ("Penis", "Penile bulb"), ("上咽頭", "中咽頭"), ("脳", "脳幹"), ("почка левая", "надпочечник левый"),
-     ("Blase", "Gallenblase"), ("Niere li", "Nebenniere li"), ("pęcherz", "pęcherzyk żółciowy"), ("ślimak L", "śledziona"),
-     ("vessie", "vésicule biliaire"), ("小脑", "脑"), ("후두", "인두"), ("כליה שמאל", "יותרת הכליה שמאל")],
-)  # fmt: skip
-def test_organs_of_similar_names_stay_apart(one: str, other: str):
+    "pair",
+    [
+        *("Carotid_L | Parotid_L", "Ureter L | Urethra", "Ileum | Ilium L", "Lens L | Lung L", "Maxilla | Axilla"),
+        *("Larynx | Pharynx", "Oropharynx | Nasopharynx", "Anus | Canal_Anal", "Rectus | Rectum", "Cervix | Cervical"),
+        *("Brain | Brainstem", "Femur L | Femur_Head_L", "Bladder | Gallbladder", "SpinalCanal | SpinalCord"),
+        *("Penis | Penile bulb", "上咽頭 | 中咽頭", "脳 | 脳幹", "почка левая | надпочечник левый", "Blase | Gallenblase"),
+        *("Niere li | Nebenniere li", "pęcherz | pęcherzyk żółciowy", "ślimak L | śledziona", "小脑 | 脑", "후두 | 인두"),
+        *("vessie | vésicule biliaire", "כליה שמאל | יותרת הכליה שמאל", "Hoden li | Boden li"),
+    ],
+)
+def test_organs_of_similar_names_stay_apart(pair: str):
     # mutant: allow a typo in the first letter
-    found = {match_name(one).name, match_name(other).name}
-    assert len(found) == 2
+    one, other = pair.split(" | ")
+    assert match_name(one).name != match_name(other).name
 
 
 def test_a_name_without_letters_is_none():
