@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,7 @@ def list_(as_json: AsJson = False) -> None:
 
     settings = load_settings().models
     bundles = {bundle.id for bundle in settings.bundles}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, model in list_segmenters(settings).items():
         fault = why_unusable(model)
         origin = "bundle" if name in bundles else "shipped"
@@ -39,11 +39,13 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         say_json(rows)
         return
-    width = max((len(str(row["id"])) for row in rows), default=0)
-    for row, count in ((row, len(row["structures"])) for row in rows):
+    width = max((len(row["id"]) for row in rows), default=0)
+    for row in rows:
         state = "verified" if row["verified"] else row["fault"]
         default = " (default)" if row["default"] else ""
-        say(f"{row['id']:<{width}}  {row['origin']:<7}  {count} structures{default}  {row['version']}  {state}")
+        say(
+            f"{row['id']:<{width}}  {row['origin']:<7}  {len(row['structures'])} structures{default}  {row['version']}  {state}"
+        )
 
 
 @app.command("pin")

@@ -79,7 +79,7 @@ class Grid:
 def way_back(view: Grid, stages: list[Grid], last: Grid) -> WayBack:
     """From a RAS view's voxels to those of the network's grid, `last`.
 
-    `stages` are the grids in between: what one of them cut off and a later one padded again was never seen, and is not known.
+    `stages` are the grids in between: what one cut off and a later one padded again was never seen, and is not known.
     Raises ModelRefused when axes are not parallel, or nothing of the CT is left.
     """
     axes, places = _places(view, last)
