@@ -43,9 +43,8 @@ def list_(as_json: AsJson = False) -> None:
     for row in rows:
         state = "verified" if row["verified"] else row["fault"]
         default = " (default)" if row["default"] else ""
-        say(
-            f"{row['id']:<{width}}  {row['origin']:<7}  {len(row['structures'])} structures{default}  {row['version']}  {state}"
-        )
+        count = f"{len(row['structures'])} structures{default}"
+        say(f"{row['id']:<{width}}  {row['origin']:<7}  {count}  {row['version']}  {state}")
 
 
 @app.command("pin")

@@ -27,6 +27,7 @@ from small_bundle import (
     write_bundle,
 )
 
+from segmentation.bundle.geometry import ras_affine, ras_view
 from segmentation.bundle.reduce import EachForItself, OneLabel
 from segmentation.bundle.spec import NameTable, shipped_table
 from segmentation.bundle.windows import blended, checked, rolling_axis
@@ -60,12 +61,24 @@ def small(tmp_path_factory) -> BundleSegmenter:
 
 @pytest.mark.parametrize(("axes", "flips"), ORIENTATIONS, ids=lambda value: "".join(str(int(v)) for v in value))
 def test_masks_lie_on_the_ct_in_every_order_of_the_array(small, axes, flips):
-    # mutant: leave out the sign of x in ras_affine; mutant: transpose by argsort(axes) in WayBack.fetched
+    # mutant: flip y only in ras_view; mutant: transpose by argsort(axes) in WayBack.fetched
     volume, truth = phantom(SHAPE)
     found = small.segment(turned(volume, axes, flips))
     assert set(found.masks) == set(truth)
     for name, mask in truth.items():
         assert np.array_equal(found.masks[name], turned_array(mask, axes, flips)), name
+
+
+@pytest.mark.parametrize(("axes", "flips"), ORIENTATIONS[::5], ids=lambda value: "".join(str(int(v)) for v in value))
+def test_ras_is_lps_with_x_and_y_reversed(axes, flips):
+    # mutant: leave out the sign of x in ras_affine
+    volume = turned(phantom((4, 5, 6))[0], axes, flips)
+    numbers = np.arange(volume.hu.size).reshape(volume.hu.shape)
+    index = (1, 3, 2)
+    there = np.argwhere(numbers == ras_view(volume, numbers)[index])[0]
+    x, y, z = (volume.affine_lps_mm @ [*there, 1.0])[:3]
+    assert np.allclose((ras_affine(volume) @ [*index, 1.0])[:3], (-x, -y, z))
+    assert np.all(np.diag(ras_affine(volume)) > 0)
 
 
 def test_a_bundle_that_does_not_turn_the_image_still_gets_it_one_way(tmp_path):
