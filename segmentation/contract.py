@@ -32,7 +32,14 @@ VOCABULARY = frozenset(
         *("Glnd_Thyroid", "Heart", "Hippocampus_L", "Hippocampus_R", "Kidney_L", "Kidney_R", "Larynx", "Lens_L", "Lens_R"),
         *("Lips", "Liver", "Lung_L", "Lung_R", "OpticChiasm", "OpticNrv_L", "OpticNrv_R", "Parotid_L", "Parotid_R"),
         *("PenileBulb", "Pharynx", "Pituitary", "Prostate", "Rectum", "SeminalVes", "SpinalCord", "Spleen", "Stomach"),
-        *("Trachea", "Urethra"),
+        *("Trachea", "Urethra", "A_Aorta", "A_Pulmonary", "Atrium_L", "Atrium_R", "Bone_Pelvic_L", "Bone_Pelvic_R"),
+        *("Bowel_Small", "Clavicle_L", "Clavicle_R", "Colon", "Duodenum", "Femur_L", "Femur_R", "Gallbladder"),
+        *("Glnd_Adrenal_L", "Glnd_Adrenal_R", "Humerus_L", "Humerus_R", "Lung_LLL", "Lung_LUL", "Lung_RLL", "Lung_RML"),
+        *("Lung_RUL", "Pancreas", "Sacrum", "Scapula_L", "Scapula_R", "V_Venacava_I", "Ventricle_L", "Ventricle_R"),
+        *(f"Rib{number:02d}_{side}" for number in range(1, 13) for side in "LR"),
+        *(f"VB_C{number}" for number in range(1, 8)),
+        *(f"VB_T{number:02d}" for number in range(1, 13)),
+        *(f"VB_L{number}" for number in range(1, 6)),
     }
 )
 

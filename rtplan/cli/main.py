@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rtplan.cli import batch, demo, doctor, dose, machines, plan, protocols
+from rtplan.cli import batch, demo, doctor, dose, machines, models, plan, protocols
 from rtplan.cli.console import complain, say
 from rtplan.errors import RtplanError
 
@@ -35,6 +35,7 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(protocols.app, name="protocols")
 app.add_typer(machines.app, name="machines")
+app.add_typer(models.app, name="models")
 
 
 def _version(asked: bool) -> None:

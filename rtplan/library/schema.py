@@ -301,7 +301,7 @@ class CalibrationFile(_File):
     points: list[CalibrationPointFile] = Field(min_length=2)
 
 
-FileModel = TypeVar("FileModel", bound=_File)
+FileModel = TypeVar("FileModel", bound=BaseModel)
 _CODES = {"extra_forbidden": "FIELD_UNKNOWN", "missing": "FIELD_MISSING"}
 _SHOWN = 5
 
