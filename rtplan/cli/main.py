@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from rtplan.cli import batch, demo, doctor, dose, machines, plan, protocols, segment
+from rtplan.cli import batch, demo, doctor, dose, machines, models, plan, protocols, segment
 from rtplan.cli.console import complain, say
 from rtplan.errors import RtplanError
 
@@ -36,6 +36,7 @@ app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(protocols.app, name="protocols")
 app.add_typer(machines.app, name="machines")
+app.add_typer(models.app, name="models")
 
 
 def _version(asked: bool) -> None:

@@ -5,13 +5,17 @@ Nothing here imports torch: a model does when it segments.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from rtplan.errors import CaseRejected, LibraryInvalid, RtplanError, SafetyStop
 from rtplan.library.model_settings import ModelSettings
 from rtplan.registry import shelf
+from segmentation.bundle.files import pin
+from segmentation.bundle.spec import shipped_table, shipped_tables
 from segmentation.bundles import BundleSegmenter, bundle_at
 from segmentation.contract import ModelRefused, ModelUnverified, OutputInvalid, Segmenter
 
@@ -72,6 +76,35 @@ def why_unusable(segmenter: Segmenter) -> RtplanError | None:
     except (ModelUnverified, ModelRefused) as error:
         return as_rtplan_error(error, segmenter.kind)
     return None
+
+
+def pinned_entry(folder: Path) -> tuple[str, ...]:
+    """Lines of the settings that trust the bundle in a folder as it lies there. Reads and hashes; executes nothing.
+
+    Raises as `as_rtplan_error` says.
+    """
+    try:
+        found = pin(folder)
+    except (ModelUnverified, ModelRefused) as error:
+        raise as_rtplan_error(error, str(folder)) from error
+    table = next((name for name in shipped_tables() if _covers(name, found.channels)), None)
+    channels = ", ".join(found.channels)
+    names = [f"      table: {table}"] if table else ["      names:  # TG-263 name: [channels]", f"        # {channels}"]
+    return (
+        "models:",
+        "  bundles:",
+        f"    - id: {re.sub(r'[^a-z0-9_]+', '_', folder.resolve().name.lower()).strip('_0123456789') or 'bundle'}",
+        f"      path: {json.dumps(str(found.path), ensure_ascii=False)}",
+        f"      weights_file: {json.dumps(found.weights_file)}",
+        f"      weights_sha256: {found.weights_sha256}",
+        f"      config_sha256: {found.config_sha256}",
+        f"      version: {json.dumps(found.version)}",
+        *names,
+    )
+
+
+def _covers(table: str, channels: tuple[str, ...]) -> bool:
+    return {part for union in shipped_table(table).channels.values() for part in union} <= set(channels)
 
 
 def as_rtplan_error(error: ModelError, model_id: str) -> RtplanError:

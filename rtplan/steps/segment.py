@@ -17,8 +17,9 @@ from rtplan.domain.roi_names import TARGET_TYPES, is_target_roi, safe_name
 from rtplan.domain.structures import ContourSet, Kind, RoiContours, Structure, StructureSet
 from rtplan.domain.verdict import Finding
 from rtplan.errors import CaseRejected
-from rtplan.library.names import tg263_name
+from rtplan.library.names import known_names, tg263_name
 from rtplan.steps.auto_contour import NOTHING_DRAWN, DrawnOrgans, doubles, fitted
+from rtplan.steps.organ_names import is_written_out, names_to_confirm
 from rtplan.steps.target_checks import check_external, check_sides, check_target, required_outlines
 
 _EXTERNAL = "External"
@@ -99,7 +100,8 @@ def _external(
 ) -> tuple[RoiContours | None, Structure, list[Finding]]:
     """The physician's External if there is one, by its type first and its name next; else the engine's."""
     own = [r for r in drawn if r.interpreted_type == "EXTERNAL"]
-    own = own or [r for r in drawn if tg263_name(r.name) == _EXTERNAL and r.interpreted_type in ("", "ORGAN")]
+    named = [r for r in drawn if tg263_name(r.name) == _EXTERNAL and r.interpreted_type in ("", "ORGAN")]
+    own = own or [r for r in named if is_written_out(r.name, _EXTERNAL)] or named
     if len(own) > 1:
         names = ", ".join(r.name for r in own)
         raise CaseRejected("SS_NAME_AMBIGUOUS", f"{len(own)} body outlines: {names}", "one External", "delete all but one")
@@ -180,7 +182,8 @@ def _organs(
     candidates = [r for r in rois if not is_target_roi(r.name, r.interpreted_type)]
     organs: list[tuple[str, RoiContours]] = []
     for rule in protocol.organs:
-        found = [r for r in candidates if _matches(rule.names, r.name) or tg263_name(r.name) == rule.name]
+        found = [r for r in candidates if _matches(rule.names, r.name) or is_written_out(r.name, rule.name)]
+        found = found or [r for r in candidates if tg263_name(r.name) == rule.name]
         names = ", ".join(r.name for r in found)
         if len(found) > 1:
             raise CaseRejected(
@@ -211,10 +214,11 @@ def _others(
     """
     taken = {s.name.lower() for s in structures} | {level.target.lower() for level in protocol.levels}
     taken |= {organ.name.lower() for organ in protocol.organs} | {helper.name.lower() for helper in protocol.helpers}
+    organs = {name.lower() for name in known_names()}
     kept, findings = [], []
     for roi in rois:
         known = tg263_name(roi.name)
-        name = known if known is not None and known.lower() not in taken else safe_name(roi.name, taken)
+        name = known if known is not None and known.lower() not in taken else safe_name(roi.name, taken | organs)
         taken.add(name.lower())
         kept.append(Structure(name, _kind(roi), rasterise(roi.contours, grid), roi.name))
         if name != roi.name:
@@ -224,7 +228,7 @@ def _others(
         if roi.interpreted_type == "BOLUS":
             text = f"{roi.name} is a bolus; it is not part of the body and its effect is not in the dose"
             findings.append(Finding("BOLUS_IGNORED", "hold", text))
-    return kept, findings
+    return kept, [*findings, *names_to_confirm(rois, [*structures, *kept], protocol)]
 
 
 def _kind(roi: RoiContours) -> Kind:

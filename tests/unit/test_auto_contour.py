@@ -239,6 +239,17 @@ def test_an_organ_drawn_by_a_person_under_an_unreadable_name_is_noticed():
     assert known[double.at_zyx]
 
 
+def test_a_region_that_may_be_the_organ_holds_the_case_although_a_model_drew_it():
+    # mutant: what the model drew taken for the answer
+    model = PaintedModel({"SpinalCord": box(slice(20, 30)), "Larynx": box(slice(40, 44))})
+    contours = drawing(region(2, "SpinalCord old", "ORGAN", -30, 20))
+    result = structures(contours, asked(model, lacking_organs(contours, PROTOCOL)))
+    assert result["SpinalCord"].origin == "model"
+    confirm = found(result.findings, "NAME_TO_CONFIRM")
+    assert confirm.severity == "hold"
+    assert "what a model drew is used" in confirm.message
+
+
 def test_sides_are_checked_between_physician_and_model():
     protocol = replace(PROTOCOL, goals=(goal("Parotid_L", "Mean[Gy]", 26.0),), objectives=())
     contours = drawing(region(2, "Parotid_R", "ORGAN", 20, 20))

@@ -1,0 +1,1 @@
+"""Training of the shipped model from a folder of patients."""
