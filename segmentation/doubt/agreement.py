@@ -57,12 +57,12 @@ def _members_dice(members: NDArray[np.bool_]) -> float:
 
 
 def _surface(mask: Mask) -> Mask:
-    return mask & ~ndimage.binary_erosion(mask)
+    return np.asarray(mask & ~ndimage.binary_erosion(mask))
 
 
 def _parts(raw: Mask) -> int:
     labels, count = ndimage.label(raw)
     if count <= 1:
-        return count
+        return int(count)
     sizes = np.bincount(labels.ravel())[1:]
     return int((sizes >= PIECE_SHARE * sizes.max()).sum())

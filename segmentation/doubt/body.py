@@ -20,8 +20,8 @@ IMAGED_MM2 = 1500.0
 class Body:
     """What of the CT is patient. A slice is imaged when it shows at least `IMAGED_MM2` of patient.
 
-    Edges are voxel indices by slice: `left`, `right` along x, `front`, `back` along y (lowest and highest index; the patient's
-    right and front have the low ones); meaningless in slices that are not imaged.
+    Edges are voxel indices by slice: `right` and `left` along x, `front` and `back` along y, the first of each the lower;
+    meaningless in slices that are not imaged.
     """
 
     mask: NDArray[np.bool_]  # (z, y, x), cavities filled
@@ -56,8 +56,8 @@ def body_of(hu: NDArray[np.float32], spacing_zyx_mm: Float3) -> Body:
     for plane in mask:
         plane[...] = ndimage.binary_fill_holes(plane)
     area_mm2 = mask.sum(axis=(1, 2)) * spacing_zyx_mm[1] * spacing_zyx_mm[2]
-    right, left = _edges(mask.any(axis=1))
-    front, back = _edges(mask.any(axis=2))
+    right, left = _edges(np.asarray(mask.any(axis=1)))
+    front, back = _edges(np.asarray(mask.any(axis=2)))
     return Body(mask, area_mm2, right, left, front, back, area_mm2 >= IMAGED_MM2)
 
 

@@ -52,7 +52,7 @@ def box_of(mask: NDArray[np.bool_]) -> tuple[slice, slice, slice] | None:
     along_z = np.flatnonzero(mask.any(axis=(1, 2)))
     if not along_z.size:
         return None
-    plane = mask[along_z[0] : along_z[-1] + 1].any(axis=0)
+    plane = np.asarray(mask[along_z[0] : along_z[-1] + 1].any(axis=0))
     y, x = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
     return slice(int(along_z[0]), int(along_z[-1]) + 1), slice(int(y[0]), int(y[-1]) + 1), slice(int(x[0]), int(x[-1]) + 1)
 
