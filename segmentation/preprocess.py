@@ -2,8 +2,8 @@
 
 Geometry: both grids have the same centre of volume. The working grid has the fewest voxels of its spacing that cover the CT
 to its outer faces, so it reaches beyond them by less than half a voxel on each side, and a mirrored CT gives the mirrored
-grid. Along an axis where the CT is finer than the working grid a voxel is the mean of what it covers (no aliasing); where
-it is coarser or equal, values are interpolated linearly between voxel centres. The two agree where the spacings meet.
+grid. Along an axis where the CT is finer than the working grid a voxel is a mean over its own extent (no aliasing); where it
+is coarser or equal, values are interpolated linearly between voxel centres. The two agree where the spacings meet.
 """
 
 from __future__ import annotations
@@ -56,9 +56,8 @@ def from_working_grid(
     Raises ValueError when the array is not of the working grid, or the shape not that of the CT that `working` came from.
     """
     if probability.shape != working.hu.shape or tuple(shape_zyx) != working.source_shape_zyx:
-        raise ValueError(
-            f"array {probability.shape} for a CT {tuple(shape_zyx)}: expected {working.hu.shape} and {working.source_shape_zyx}"
-        )
+        expected = f"expected {working.hu.shape} and {working.source_shape_zyx}"
+        raise ValueError(f"array {probability.shape} for a CT {tuple(shape_zyx)}: {expected}")
     along = []
     for axis in range(3):
         weights = _linear(
@@ -94,15 +93,15 @@ def _count(n: int, spacing: float, target: float) -> int:
 
 
 def _weights(n: int, spacing: float, m: int, target: float) -> sparse.csr_array:
-    """(m, n) weights that take n voxels to m larger ones by overlap, or to m smaller ones linearly."""
+    """(m, n) weights that take n voxels to m larger ones by averaging, or to m smaller ones linearly."""
     if spacing < target * (1 - _SAME):
-        return _overlap(n, spacing, m, target)
+        return _averaging(n, spacing, m, target)
     return _linear(n, spacing, m, target)
 
 
 def _centres(m: int, target: float, n: int, spacing: float) -> NDArray[np.float64]:
     """Centres of m voxels as fractional indices of n others with the same centre of volume."""
-    return (np.arange(m) - (m - 1) / 2) * (target / spacing) + (n - 1) / 2
+    return np.asarray((np.arange(m) - (m - 1) / 2) * (target / spacing) + (n - 1) / 2, np.float64)
 
 
 def _linear(n: int, spacing: float, m: int, target: float) -> sparse.csr_array:
@@ -116,20 +115,25 @@ def _linear(n: int, spacing: float, m: int, target: float) -> sparse.csr_array:
     return sparse.csr_array((values, (np.tile(rows, 2), np.concatenate([low, high]))), shape=(m, n))
 
 
-def _overlap(n: int, spacing: float, m: int, target: float) -> sparse.csr_array:
-    """Mean over what each of m voxels covers of n finer ones, each constant over its own extent."""
-    centre, half = _centres(m, target, n, spacing), target / spacing / 2
-    reach = np.arange(math.ceil(2 * half) + 1)
-    first = np.floor(centre - half + 0.5).astype(np.intp)
-    source = first[:, None] + reach
-    ends = np.minimum(source + 0.5, (centre + half)[:, None])
-    share = np.clip(ends - np.maximum(source - 0.5, (centre - half)[:, None]), 0, None)
-    share[(source < 0) | (source >= n)] = 0
-    share /= share.sum(axis=1, keepdims=True)
-    rows = np.repeat(np.arange(m), len(reach))
-    kept = share.ravel() > 0
-    entries = share.ravel()[kept].astype(np.float32)
-    return sparse.csr_array((entries, (rows[kept], source.ravel()[kept])), shape=(m, n))
+def _averaging(n: int, spacing: float, m: int, target: float) -> sparse.csr_array:
+    """Mean of the linear interpolant around each centre, over as much as makes its second moment that of the larger voxel.
+
+    Unlike the overlap of voxels that are each constant this moves nothing: it is exact on a ramp wherever the centres lie.
+    """
+    centre = _centres(m, target, n, spacing)
+    width = math.sqrt((target / spacing) ** 2 - 1)
+    source = np.floor(centre - width / 2).astype(np.intp)[:, None] + np.arange(math.ceil(width) + 3)
+    from_start, to_end = (centre - width / 2)[:, None] - source, (centre + width / 2)[:, None] - source
+    share = (_hat_integral(to_end) - _hat_integral(from_start)) / width
+    rows, kept = np.repeat(np.arange(m), source.shape[1]), share.ravel() > 0
+    columns = np.clip(source.ravel(), 0, n - 1)  # beyond the CT its last value goes on
+    return sparse.csr_array((share.ravel()[kept].astype(np.float32), (rows[kept], columns[kept])), shape=(m, n))
+
+
+def _hat_integral(u: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Integral from the left up to u of the hat of linear interpolation, max(0, 1 - |u|)."""
+    u = np.clip(u, -1.0, 1.0)
+    return 0.5 + u - 0.5 * u * np.abs(u)
 
 
 def _resampled(volume: NDArray[Any], along: list[sparse.csr_array]) -> NDArray[np.float32]:
