@@ -33,6 +33,7 @@ from segmentation.training.score import mean_dice
 WARM_UP, DECAY_SHARE, EMA_DECAY = 100, 0.3, 0.998
 RARE = {"Esophagus": 2.0, "Larynx": 1.4}  # a patient with an organ that few have is drawn so much more often
 PHANTOM_SHARE = 0.06
+PRIOR_LOGIT, BODY_PRIOR_LOGIT = -5.0, -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +43,14 @@ class Settings:
     steps: int = 4000
     seed: int = 20261122
     batch: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-4
-    init_filters: int = 16
-    blocks_down: tuple[int, ...] = (1, 2, 2, 4)
-    blocks_up: tuple[int, ...] = (1, 1, 1)
+    filters: tuple[int, ...] = (16, 32, 64, 128, 192)
     patch: tuple[int, int, int] = (64, 64, 96)
 
     def network(self) -> dict[str, Any]:
         """Configuration of the network as model.json has it."""
-        return {
-            "out_channels": len(LABELS),
-            "init_filters": self.init_filters,
-            "blocks_down": list(self.blocks_down),
-            "blocks_up": list(self.blocks_up),
-        }
+        return {"out_channels": len(LABELS), "filters": list(self.filters)}
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up, constant, then half a cosine to zero over the last part."""
@@ -75,6 +69,7 @@ class Run:
         torch.manual_seed(settings.seed)
         self.settings, self.device, self.step = settings, device, 0
         self.network = build_network(settings.network()).to(device)
+        begin_at_prior(self.network)
         self.average = deepcopy(self.network).eval()
         self.optimizer = torch.optim.AdamW(self.network.parameters(), weight_decay=settings.weight_decay)
 
@@ -121,6 +116,19 @@ class Run:
         return float(loss.detach())
 
 
+def begin_at_prior(network: torch.nn.Module) -> None:
+    """Let the untrained network say how often a voxel belongs to an organ (about 1 in 150), and to the body (1 in 4).
+
+    From one half, the first thousand steps would only teach it that organs are small.
+    """
+    last = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d) and m.out_channels == len(LABELS)][-1]
+    if last.bias is None:
+        raise ValueError("the network's last convolution has no bias")
+    with torch.no_grad():
+        last.bias.fill_(PRIOR_LOGIT)
+        last.bias[LABELS.index("External")] = BODY_PRIOR_LOGIT
+
+
 def chances(cases: list[Case]) -> NDArray[np.float64]:
     """How often each case is drawn."""
     rare = [math.prod(f for name, f in RARE.items() if c.has[LABELS.index(name)]) for c in cases]
@@ -142,11 +150,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=Settings().steps)
     parser.add_argument("--batch", type=int, default=Settings().batch)
-    parser.add_argument("--filters", type=int, default=Settings().init_filters)
+    parser.add_argument("--filters", type=int, nargs="+", default=Settings().filters, help="channels a level")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--score-every", type=int, default=1000, help="steps between looks at four calibration patients")
     args = parser.parse_args()
-    settings = Settings(steps=args.steps, batch=args.batch, init_filters=args.filters)
+    settings = Settings(steps=args.steps, batch=args.batch, filters=tuple(args.filters))
     args.out.mkdir(parents=True, exist_ok=True)
     cases = load_cases(args.data, split_ids("train"), args.out / "cache")
     held = load_cases(args.data, split_ids("calibration")[:4], args.out / "cache")
