@@ -6,20 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from monai.networks.nets import SegResNet
+from monai.networks.nets import DynUNet
+
+_SIDE = 3  # of every convolution, voxels
 
 
 def build_network(config: Mapping[str, Any]) -> torch.nn.Module:
-    """MONAI SegResNet (Myronenko, BrainLes 2018): one input channel, one sigmoid channel per structure, not yet trained.
+    """MONAI DynUNet (the U-Net of nnU-Net, Isensee, Nat Methods 18:203, 2021), one input channel, one sigmoid channel per
+    structure, not yet trained.
 
-    `config` holds out_channels, init_filters, blocks_down and blocks_up. Raises KeyError when one is missing. Sides of the
-    input must be multiples of 2 ** (len(blocks_down) - 1).
+    `config` holds out_channels and filters (one number of channels a level; each level halves the grid of the one above).
+    Raises KeyError when one is missing. Sides of the input must be multiples of 2 ** (len(filters) - 1).
     """
-    return SegResNet(
+    filters = [int(n) for n in config["filters"]]
+    strides = [1, *[2] * (len(filters) - 1)]
+    network: torch.nn.Module = DynUNet(
         spatial_dims=3,
         in_channels=1,
         out_channels=int(config["out_channels"]),
-        init_filters=int(config["init_filters"]),
-        blocks_down=tuple(config["blocks_down"]),
-        blocks_up=tuple(config["blocks_up"]),
+        kernel_size=[_SIDE] * len(filters),
+        strides=strides,
+        upsample_kernel_size=strides[1:],
+        filters=filters,
+        norm_name=("INSTANCE", {"affine": True}),
     )
+    return network

@@ -56,8 +56,9 @@ def _moved(
     bits = _sampled(case.bits.astype(np.float32), unit, "nearest").astype(np.uint8)
     # A slice of the patch is known where the slice at its centre is, and beyond the scan, where there is only air.
     z = np.rint(centre[0] + (np.arange(patch[0]) - (patch[0] - 1) / 2) * matrix[0, 0]).astype(int)
-    within = (z >= 0) & (z < shape[0])
-    known = np.where(within, case.known[:, np.clip(z, 0, len(case.hu) - 1)], case.known.any(axis=1)[:, None])
+    beyond = np.flatnonzero((z < 0) | (z >= len(case.hu)))
+    known = case.known[:, np.clip(z, 0, len(case.hu) - 1)].copy()
+    known[:, beyond] = case.known.any(axis=1)[:, None]
     return hu, bits, known
 
 
@@ -87,7 +88,7 @@ def _mirrored(
     swapped = ((bits >> LEFT & 1) << RIGHT) | ((bits >> RIGHT & 1) << LEFT)
     order = np.arange(len(LABELS))
     order[[LEFT, RIGHT]] = order[[RIGHT, LEFT]]
-    return hu[:, :, ::-1].copy(), ((bits & ~pair) | swapped)[:, :, ::-1].copy(), known[order]
+    return hu[:, :, ::-1].copy(), ((bits & ~pair) | swapped).astype(np.uint8)[:, :, ::-1].copy(), known[order]
 
 
 def _recoloured(

@@ -21,4 +21,5 @@ def masked_loss(logits: torch.Tensor, labels: torch.Tensor, known: torch.Tensor)
     voxels = known.sum((2, 3, 4)) * per_slice
     entropy = entropy.sum((2, 3, 4)) / voxels.clamp(min=1)
     weight = (voxels > 0).float()
-    return ((dice + 2.0 * entropy) * weight).sum() / weight.sum().clamp(min=1)
+    total: torch.Tensor = ((dice + 2.0 * entropy) * weight).sum() / weight.sum().clamp(min=1)
+    return total

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
+from numpy.typing import NDArray
 
 from segmentation.preprocess import network_input
 from segmentation.training.data import LABELS, Case
 
 
-def probabilities(network: torch.nn.Module, hu: np.ndarray, patch: tuple[int, int, int], device: str) -> np.ndarray:
+def probabilities(
+    network: torch.nn.Module, hu: NDArray[np.int16], patch: tuple[int, int, int], device: str
+) -> NDArray[np.float32]:
     """(labels, z, y, x) float32 of a CT (z, y, x) HU on the working grid, without an ensemble."""
     inferer = SlidingWindowInferer(roi_size=patch, overlap=0.25, mode="gaussian", padding_mode="constant", cval=-1.0)
     x = torch.from_numpy(network_input(hu.astype(np.float32)))[None, None].to(device)

@@ -12,14 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from segmentation.network import build_network
 from segmentation.training.augment import sample
@@ -31,6 +33,7 @@ from segmentation.training.score import mean_dice
 WARM_UP, DECAY_SHARE, EMA_DECAY = 100, 0.3, 0.998
 RARE = {"Esophagus": 2.0, "Larynx": 1.4}  # a patient with an organ that few have is drawn so much more often
 PHANTOM_SHARE = 0.06
+PRIOR_LOGIT, BODY_PRIOR_LOGIT = -5.0, -1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +43,14 @@ class Settings:
     steps: int = 4000
     seed: int = 20261122
     batch: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-4
-    init_filters: int = 16
-    blocks_down: tuple[int, ...] = (1, 2, 2, 4)
-    blocks_up: tuple[int, ...] = (1, 1, 1)
+    filters: tuple[int, ...] = (16, 32, 64, 128, 192)
     patch: tuple[int, int, int] = (64, 64, 96)
 
     def network(self) -> dict[str, Any]:
         """Configuration of the network as model.json has it."""
-        return {
-            "out_channels": len(LABELS),
-            "init_filters": self.init_filters,
-            "blocks_down": list(self.blocks_down),
-            "blocks_up": list(self.blocks_up),
-        }
+        return {"out_channels": len(LABELS), "filters": list(self.filters)}
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up, constant, then half a cosine to zero over the last part."""
@@ -73,6 +69,7 @@ class Run:
         torch.manual_seed(settings.seed)
         self.settings, self.device, self.step = settings, device, 0
         self.network = build_network(settings.network()).to(device)
+        begin_at_prior(self.network)
         self.average = deepcopy(self.network).eval()
         self.optimizer = torch.optim.AdamW(self.network.parameters(), weight_decay=settings.weight_decay)
 
@@ -93,7 +90,7 @@ class Run:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def advance(self, cases: list[Case], weights: np.ndarray) -> float:
+    def advance(self, cases: list[Case], weights: NDArray[np.float64]) -> float:
         """One step; returns its loss."""
         settings = self.settings
         drawn = []
@@ -106,7 +103,7 @@ class Run:
             logits = self.network(x)
         loss = masked_loss(logits.float(), labels, known)
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate_at(self.step)
@@ -119,16 +116,30 @@ class Run:
         return float(loss.detach())
 
 
-def chances(cases: list[Case]) -> np.ndarray:
+def begin_at_prior(network: torch.nn.Module) -> None:
+    """Let the untrained network say how often a voxel belongs to an organ (about 1 in 150), and to the body (1 in 4).
+
+    From one half, the first thousand steps would only teach it that organs are small.
+    """
+    last = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d) and m.out_channels == len(LABELS)][-1]
+    if last.bias is None:
+        raise ValueError("the network's last convolution has no bias")
+    with torch.no_grad():
+        last.bias.fill_(PRIOR_LOGIT)
+        last.bias[LABELS.index("External")] = BODY_PRIOR_LOGIT
+
+
+def chances(cases: list[Case]) -> NDArray[np.float64]:
     """How often each case is drawn."""
     rare = [math.prod(f for name, f in RARE.items() if c.has[LABELS.index(name)]) for c in cases]
-    weights = np.array([0.0 if c.phantom else r for c, r in zip(cases, rare, strict=True)])
-    weights /= weights.sum()
+    weights: NDArray[np.float64] = np.array([0.0 if c.phantom else r for c, r in zip(cases, rare, strict=True)])
+    weights = weights / weights.sum()
     # The phantom with anatomy counts most; the bare ones teach that not everything is a patient.
     phantoms = np.array([float(c.has.sum()) if c.phantom else 0.0 for c in cases])
     if not phantoms.any():
         return weights
-    return weights * (1 - PHANTOM_SHARE) + phantoms / phantoms.sum() * PHANTOM_SHARE
+    mixed: NDArray[np.float64] = weights * (1 - PHANTOM_SHARE) + phantoms / phantoms.sum() * PHANTOM_SHARE
+    return mixed
 
 
 def main() -> None:
@@ -139,11 +150,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=Settings().steps)
     parser.add_argument("--batch", type=int, default=Settings().batch)
-    parser.add_argument("--filters", type=int, default=Settings().init_filters)
+    parser.add_argument("--filters", type=int, nargs="+", default=Settings().filters, help="channels a level")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--score-every", type=int, default=1000, help="steps between looks at four calibration patients")
     args = parser.parse_args()
-    settings = Settings(steps=args.steps, batch=args.batch, init_filters=args.filters)
+    settings = Settings(steps=args.steps, batch=args.batch, filters=tuple(args.filters))
     args.out.mkdir(parents=True, exist_ok=True)
     cases = load_cases(args.data, split_ids("train"), args.out / "cache")
     held = load_cases(args.data, split_ids("calibration")[:4], args.out / "cache")
@@ -152,30 +163,47 @@ def main() -> None:
     checkpoint, log = args.out / "checkpoint.pt", args.out / "log.jsonl"
     if checkpoint.exists():
         run.resume(checkpoint)
-    print(f"{len(cases)} cases, from step {run.step} to {settings.steps}", flush=True)
-    started, first, losses = time.monotonic(), run.step, []
+    say(f"{len(cases)} cases, from step {run.step} to {settings.steps}")
     with log.open("a") as out:
-        while run.step < settings.steps:
-            losses.append(run.advance(cases, weights))
-            if run.step % 50 == 0:
-                seconds = (time.monotonic() - started) / (run.step - first)
-                row = {"step": run.step, "loss": float(np.mean(losses)), "seconds_per_step": seconds}
-                losses = []
-                if run.step % args.score_every == 0:
-                    row["dice"] = mean_dice(run.average, held, settings.patch, args.device)
-                out.write(json.dumps(row) + "\n")
-                out.flush()
-                left = seconds * (settings.steps - run.step) / 60
-                print(
-                    f"step {run.step}/{settings.steps}  loss {row['loss']:.4f}  {seconds:.2f} s/step  {left:.0f} min left",
-                    flush=True,
-                )
-                if "dice" in row:
-                    print("  Dice " + "  ".join(f"{k} {v:.3f}" for k, v in row["dice"].items()), flush=True)
-            if run.step % 250 == 0:
-                run.save(checkpoint)
-    run.save(checkpoint)
+        train(run, cases, held, weights, checkpoint, out, score_every=args.score_every)
     draw_curves(log, args.out / "curves.png")
+
+
+def train(
+    run: Run,
+    cases: list[Case],
+    held: list[Case],
+    weights: NDArray[np.float64],
+    checkpoint: Path,
+    log: TextIO,
+    *,
+    score_every: int,
+) -> None:
+    """Advance to the last step, with a line of progress every 50 and a checkpoint every 250."""
+    started, first, losses = time.monotonic(), run.step, []
+    while run.step < run.settings.steps:
+        losses.append(run.advance(cases, weights))
+        if run.step % 50 == 0:
+            seconds = (time.monotonic() - started) / (run.step - first)
+            left_min = seconds * (run.settings.steps - run.step) / 60
+            row: dict[str, Any] = {"step": run.step, "loss": float(np.mean(losses)), "seconds_per_step": seconds}
+            done = f"step {run.step}/{run.settings.steps}"
+            say(f"{done}  loss {row['loss']:.4f}  {seconds:.2f} s/step  {left_min:.0f} min left")
+            losses = []
+            if run.step % score_every == 0:
+                row["dice"] = mean_dice(run.average, held, run.settings.patch, run.device)
+                say("  Dice " + "  ".join(f"{name} {value:.3f}" for name, value in row["dice"].items()))
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+        if run.step % 250 == 0:
+            run.save(checkpoint)
+    run.save(checkpoint)
+
+
+def say(line: str) -> None:
+    """A line of progress, at once."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

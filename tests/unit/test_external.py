@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from segmentation.contract import VOCABULARY, Segmentation
-from segmentation.contract import CtVolume
+from segmentation.contract import VOCABULARY, CtVolume, Segmentation
 from segmentation.models.body_threshold import PLUGIN
 
 SPACING_ZYX_MM = (3.0, 1.5, 1.5)
