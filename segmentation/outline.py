@@ -25,7 +25,7 @@ _EDGE = np.float32(0.5)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drawn:
-    """A structure on the CT's grid (z, y, x). `confidence` uint8, percent, that a voxel is inside or outside as it is drawn."""
+    """A structure on the CT's grid (z, y, x). `confidence` uint8, percent, that a voxel is in or out as it is drawn."""
 
     mask: NDArray[np.bool_]
     confidence: NDArray[np.uint8]

@@ -35,6 +35,7 @@ class Change:
     kind: str  # "wrong_side", "part_removed" or "bridged"
     structure: str
     cc: float
+    share: float  # of what the organ has in the end: infinite when nothing remains
     slices: int
     at: tuple[int, int, int]
 
@@ -103,7 +104,7 @@ def _organ(own: Mask, name: str, middle: NDArray[np.float64], spacing_zyx_mm: Fl
     changes = []
     for kind, which in (("wrong_side", gone & wrong), ("part_removed", gone & ~wrong)):
         if which.any():
-            changes.append(_change(kind, name, which[labels], spacing_zyx_mm))
+            changes.append(_change(kind, name, which[labels], int(sizes[kept].sum()), spacing_zyx_mm))
     return kept[labels], changes
 
 
@@ -171,11 +172,12 @@ def _completed(mask: Mask, name: str, others: Mask, body: Mask, spacing_zyx_mm: 
         return out, []
     between = np.zeros_like(out)
     between[gaps] = out[gaps]
-    return out, [_change("bridged", name, between, spacing_zyx_mm)]
+    return out, [_change("bridged", name, between, int(out.sum()), spacing_zyx_mm)]
 
 
-def _change(kind: str, name: str, part: Mask, spacing_zyx_mm: Float3) -> Change:
+def _change(kind: str, name: str, part: Mask, remaining: int, spacing_zyx_mm: Float3) -> Change:
     voxels = np.argwhere(part)
     z, y, x = voxels[int(np.argmin(((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1)))]
     cc = len(voxels) * float(np.prod(spacing_zyx_mm)) / 1000.0
-    return Change(kind, name, cc, len(np.unique(voxels[:, 0])), (int(z), int(y), int(x)))
+    share = len(voxels) / remaining if remaining else float("inf")
+    return Change(kind, name, cc, share, len(np.unique(voxels[:, 0])), (int(z), int(y), int(x)))

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 LABELS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "External")
-NETWORK = {"out_channels": len(LABELS), "init_filters": 8, "blocks_down": [1, 1, 1], "blocks_up": [1, 1]}
+NETWORK = {"out_channels": len(LABELS), "filters": [4, 8, 8]}
 
 
 def small_model(folder: Path, *, version: str = "0.0.1", seed: int = 3, **changed: Any) -> Path:
-    """Writes model.json and random weights of a tiny SegResNet; `changed` replaces entries of model.json."""
+    """Writes model.json and random weights of a tiny network; `changed` replaces entries of model.json."""
     import torch
 
     from segmentation.network import build_network
@@ -32,4 +32,29 @@ def small_model(folder: Path, *, version: str = "0.0.1", seed: int = 3, **change
         "weights": {"file": "weights.safetensors", "sha256": digest},
     }
     (folder / "model.json").write_text(json.dumps(said | changed))
+    return folder
+
+
+def believing_model(folder: Path, **changed: Any) -> Path:
+    """`small_model` with envelopes and a calibration that find nothing odd."""
+    small_model(folder, **changed)
+    wide = {"n": 99, "quantiles": [-1e9, -1e9, 0.0, 1e9, 1e9]}
+    envelopes = {"format": "rtplan-envelopes-1", "structures": {}, "scan": {}, "offsets_zyx_mm": {}}
+    envelopes["structures"] = {name: {"volume_cc": wide} for name in LABELS}
+    envelopes["scan"] = {"length_mm": wide}
+    limits = dict.fromkeys(("flag_confidence", "hold_confidence"), 0.1) | dict.fromkeys(
+        ("flag_excess", "hold_excess", "scan_excess"), 9.0
+    )
+    from segmentation.doubt.calibration import INPUTS
+
+    calibration = {
+        "format": "rtplan-calibration-1",
+        "inputs": list(INPUTS),
+        "weights": [0.0] * len(INPUTS),
+        "intercept": 1.0,
+        "intercepts": {},
+        "limits": limits,
+    }
+    (folder / "envelopes.json").write_text(json.dumps(envelopes))
+    (folder / "calibration.json").write_text(json.dumps(calibration))
     return folder

@@ -37,7 +37,7 @@ SHIPPED = Path(__file__).parents[1] / "shipped" / KIND
 MIN_SLICES, MIN_LENGTH_MM = 6, 40.0
 TISSUE_HU = -350
 MIN_TISSUE_CC = 100.0  # less is no patient
-MIN_CHANGE_CC = 0.3  # below it a part removed is a speck
+MUCH_SHARE = 0.1  # of what remains: less removed is a speck
 BRIDGE_HOLD_SLICES = 4
 
 
@@ -57,7 +57,8 @@ class HeadNeckOar:
     def segment(self, volume: CtVolume, *, device: str = "cpu") -> Segmentation:
         """Organs and External of a CT of head and neck.
 
-        Raises ModelUnverified before anything else, ModelRefused (device, input), OutputInvalid. An organ that was not found is left out and has its doubt.
+        Raises ModelUnverified before anything else, ModelRefused (device, input), OutputInvalid. An organ that was not
+        found is left out and has its doubt.
         """
         from segmentation.doubt import assess, load_calibration, load_envelopes
 
@@ -74,7 +75,9 @@ class HeadNeckOar:
         )
         assessment = assess(evidence, envelopes, calibration)
         drawn = _drawn(evidence, hu, working)
-        doubts = (*assessment.doubts, *(d for change in clean.changes for d in _doubts_of(change)))
+        said = {(doubt.code, doubt.structure) for doubt in assessment.doubts}
+        own = (_doubt_of(change) for change in clean.changes)
+        doubts = (*assessment.doubts, *(doubt for doubt in own if (doubt.code, doubt.structure) not in said))
         return Segmentation(
             {name: _turned(part.mask, turn) for name, part in drawn.items()},
             {name: assessment.confidence[name] for name in drawn},
@@ -110,21 +113,20 @@ def _on_volume(doubt: Doubt, working: Working, turn: Turn) -> Doubt:
     return Doubt(doubt.code, doubt.structure, doubt.severity, doubt.message, at)
 
 
-def _doubts_of(change: Change) -> list[Doubt]:
+def _doubt_of(change: Change) -> Doubt:
     """What the reviewer is told of a clean-up. Places are of the working grid."""
-    found = f"{change.cc:.1f} cm3 in {change.slices} slices"
-    if change.kind == "wrong_side" and change.cc >= MIN_CHANGE_CC:
-        side = "left" if change.structure.endswith("_L") else "right"
-        text = f"{found} were called {change.structure} and are not on the patient's {side}; they were removed"
-        return [Doubt("ORGAN_WRONG_SIDE", change.structure, "hold", text, change.at)]
-    if change.kind == "part_removed" and change.cc >= MIN_CHANGE_CC:
-        text = f"{found} apart from the rest of {change.structure} were removed"
-        return [Doubt("ORGAN_PART_REMOVED", change.structure, "flag", text, change.at)]
-    if change.kind == "bridged":
-        text = f"{change.slices} slices in which the model found no {change.structure} were filled between their neighbours"
-        severity: Severity = "hold" if change.slices >= BRIDGE_HOLD_SLICES else "flag"
-        return [Doubt("ORGAN_BRIDGED", change.structure, severity, text, change.at)]
-    return []
+    name, found = change.structure, f"{change.cc:.1f} cm3 in {change.slices} slices"
+    much = change.share >= MUCH_SHARE
+    if change.kind == "wrong_side":
+        side = "left" if name.endswith("_L") else "right"
+        text = f"{found} were called {name} and do not lie on the patient's {side}; they were removed"
+        return Doubt("WRONG_SIDE", name, "hold" if much else "info", text, change.at)
+    if change.kind == "part_removed":
+        text = f"{found} apart from the rest of {name} were removed"
+        return Doubt("ORGAN_PART_REMOVED", name, "flag" if much else "info", text, change.at)
+    severity: Severity = "hold" if change.slices >= BRIDGE_HOLD_SLICES else "flag"
+    text = f"the model found no {name} in {change.slices} slices between others; they were filled from their neighbours"
+    return Doubt("SLICES_BRIDGED", name, severity, text, change.at)
 
 
 def _refuse_what_is_no_patient(hu: NDArray[np.int16], spacing_zyx_mm: Float3) -> None:
