@@ -20,7 +20,7 @@ from segmentation.shapes import Mask, box_around, filled_plane, grown, reach, sh
 
 SMOOTHING_SHARE = 0.5  # sigma in the plane, of a working voxel: what the steps between such voxels need to vanish
 CERTAIN = 0.98  # of being outside: confidence is not drawn there voxel by voxel
-_EDGE = np.float32(0.5)
+_EDGE, _PUT_IN = np.float32(0.5), np.float32(0.75)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +104,7 @@ def _part(probability: NDArray[np.float32], mask: Mask, working: Working) -> _Pa
 
 def _shaped(probability: NDArray[np.float32], mask: Mask) -> NDArray[np.float32]:
     """Probability that a threshold of one half turns into the mask: without what was taken away, with what was put in."""
-    inside = np.maximum(probability, np.float32(0.6))
+    inside = np.where(probability > _EDGE, probability, _PUT_IN)
     beside = np.where(grown(mask, (3, 3, 3)), np.minimum(probability, _EDGE), np.float32(0))
     return np.where(mask, inside, beside)
 

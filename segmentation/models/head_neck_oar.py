@@ -98,7 +98,17 @@ def _drawn(evidence: Evidence, hu: NDArray[np.int16], working: Working) -> dict[
     drawn = drawn_organs(evidence.probability, organs, evidence.names, working)
     if evidence.masks[body].any():
         drawn[BODY] = drawn_external(evidence.probability[body], evidence.masks[body], hu, working)
+        for name in drawn:
+            _keep_inside(drawn[name].mask, drawn[BODY].mask)
     return drawn
+
+
+def _keep_inside(mask: NDArray[np.bool_], body: NDArray[np.bool_]) -> None:
+    """An organ without what lies beyond the skin, in every slice of which something is left then."""
+    for z in np.flatnonzero(mask.any(axis=(1, 2))):
+        inside = mask[z] & body[z]
+        if inside.any():
+            mask[z] = inside
 
 
 def _turned(array: NDArray, turn: Turn) -> NDArray:  # type: ignore[type-arg]
