@@ -1,10 +1,10 @@
 """Contours against a reference: python -m benchmarks.bench_contours --patients DIR [--split validation] [--model ID]
 
-DIR holds npz files of the OpenKBP format (okbp-npz-1), in any folders. A model gets the CT in the slices in which the body is
-whole (`body_z`) and its masks are compared there with those of the file: Dice, surface Dice at 3 mm, 95 % Hausdorff distance
-(MONAI's metrics, in mm on the patient's own grid). Structures without a reference are left out; cord and esophagus, which are
-drawn only as far down as the fields reach, are compared down to there. Intervals are of the mean over patients, 95 %,
-bootstrap. Writes benchmarks/results/contours.json.
+DIR holds npz files of the OpenKBP format (okbp-npz-1), in any folders. A model gets the CT in the slices in which the body
+is whole (`body_z`) and its masks are compared there with those of the file: Dice, surface Dice at 3 mm, 95 % Hausdorff
+distance (MONAI's metrics, in mm on the patient's own grid). Structures without a reference are left out; cord and
+esophagus, which are drawn only as far down as the fields reach, are compared down to there. Intervals are of the mean over
+patients, 95 %, bootstrap. Writes benchmarks/results/contours.json.
 """
 
 from __future__ import annotations

@@ -64,11 +64,11 @@ def with_skin(coarse: Mask, hu: NDArray[np.int16], spacing_zyx_mm: Float3, worki
     found = BODY_THRESHOLD.segment(CtVolume.standard(hu, spacing_zyx_mm)).masks.get("External")
     if found is None or not coarse.any():  # no tissue, or none of the network's: nothing to agree on
         return coarse
-    box = box_around(coarse | found, (0, 0, 0))
+    band = tuple(max(3, size) for size in reach(max(working_spacing_zyx_mm), spacing_zyx_mm))
+    box = box_around(coarse | found, band)  # with room: at the border of an array a mask does not shrink
     if box is None:
         return coarse
     near, skin = coarse[box], found[box]
-    band = tuple(max(3, size) for size in reach(max(working_spacing_zyx_mm), spacing_zyx_mm))
     outer, inner = grown(near, band), shrunk(near, band)
     beyond = grown((skin & ~outer) | (inner & ~skin), band)
     refined = np.where(beyond, near, inner | (skin & outer))
