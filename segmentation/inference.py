@@ -1,0 +1,136 @@
+"""A network's answer to a CT on the working grid, asked several times: as it is, mirrored, and a little larger.
+
+What the answers share is the model's opinion; where they part it is not sure. Same voxels, same answer: no randomness, and
+on a GPU deterministic convolutions only. torch is imported here at the top: import this module only where a model runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.inferers.inferer import SlidingWindowInferer
+from numpy.typing import NDArray
+
+from segmentation.contract import Float3, ModelRefused, ModelUnverified, OutputInvalid
+from segmentation.network import build_network
+from segmentation.preprocess import AIR_HU, HU_PER_UNIT, from_working_grid, network_input, to_working_grid
+from segmentation.weights import ModelDescription, read_weights
+
+WINDOW_STEP = 16  # sides of a window are multiples of it, for any network of up to four halvings
+ONE_WINDOW_EXCESS = 1.35  # a side up to so much longer than the roi is still one window: nothing is computed twice
+OVERLAP = 0.25
+AIR = AIR_HU / HU_PER_UNIT  # what lies beyond the CT
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One way to ask. `spacing_factor` below 1 shows the network the same patient on a finer grid, so larger."""
+
+    name: str
+    mirrored: bool = False
+    spacing_factor: float = 1.0
+
+
+MEMBERS = (Member("as it is"), Member("mirrored", mirrored=True), Member("larger", spacing_factor=0.94))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """`probability` (n, z, y, x) float32, mean over the members; `members` (m, n, z, y, x), each one's probability > 0.5."""
+
+    probability: NDArray[np.float32]
+    members: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A verified network on its device."""
+
+    description: ModelDescription
+    network: torch.nn.Module
+    device: torch.device
+
+    def ask(self, hu: NDArray[np.float32], members: Sequence[Member] = MEMBERS) -> Answers:
+        """What the members make of HU (z, y, x) on the working grid. Raises OutputInvalid, naming the member."""
+        total: NDArray[np.float32] | None = None
+        each = []
+        for member in members:
+            probability = self._member(hu, member)
+            each.append(probability > 0.5)
+            total = probability if total is None else total + probability
+        if total is None:
+            raise ValueError("no member to ask")
+        return Answers(total / np.float32(len(each)), np.stack(each))
+
+    def _member(self, hu: NDArray[np.float32], member: Member) -> NDArray[np.float32]:
+        """(n, z, y, x) probability of one member, back on the grid that was given."""
+        spacing = self.description.working_spacing_zyx_mm
+        finer: Float3 = (spacing[0], spacing[1] * member.spacing_factor, spacing[2] * member.spacing_factor)
+        working = to_working_grid(hu, spacing, finer) if member.spacing_factor != 1.0 else None
+        seen = hu if working is None else working.hu
+        answer = self._probability(seen[:, :, ::-1] if member.mirrored else seen, member)
+        if member.mirrored:
+            answer = answer[swapped_sides(self.description.labels)][..., ::-1]
+        if working is None:
+            return np.ascontiguousarray(answer)
+        return np.stack([from_working_grid(channel, working, hu.shape) for channel in answer])
+
+    def _probability(self, hu: NDArray[np.float32], member: Member) -> NDArray[np.float32]:
+        """Sigmoid of the network's logits, (n, z, y, x)."""
+        window = tuple(_side(n, roi) for n, roi in zip(hu.shape, self.description.roi_zyx, strict=True))
+        inferer = SlidingWindowInferer(window, overlap=OVERLAP, mode="gaussian", padding_mode="constant", cval=AIR)
+        given = torch.from_numpy(np.ascontiguousarray(network_input(hu)))[None, None].to(self.device)
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+            logits = inferer(given, self.network)
+            expected = (1, len(self.description.labels), *hu.shape)
+            if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != expected:
+                found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+                raise OutputInvalid(f"member {member.name!r} of {self.description.model_id}: {found}, expected {expected}")
+            if not bool(torch.isfinite(logits).all()):
+                raise OutputInvalid(f"member {member.name!r} of {self.description.model_id}: logits that are not finite")
+            return np.asarray(torch.sigmoid(logits[0].float()).cpu().numpy())
+
+
+def load_model(description: ModelDescription, device: str) -> Model:
+    """The network with its weights. Raises ModelUnverified (files), ModelRefused (a device that is not there)."""
+    weights = read_weights(description)
+    where = torch_device(device)
+    try:
+        # Without memory of its own until the weights are there: nothing is drawn at random or allocated for their shape.
+        with torch.device("meta"):
+            network = build_network(description.network)
+        kept = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+        network.load_state_dict(kept, strict=True, assign=True)
+    except (RuntimeError, KeyError, ValueError, TypeError) as problem:
+        raise ModelUnverified(f"{description.folder}: weights and network do not fit: {problem}") from problem
+    return Model(description, network.to(where).eval(), where)
+
+
+def torch_device(device: str) -> torch.device:
+    """`cpu`, `cuda`, `cuda:N`, or `gpu` for cuda. Raises ModelRefused when it is unknown or absent: there is no fallback."""
+    name = "cuda" + device[3:] if device.startswith("gpu") else device
+    try:
+        found = torch.device(name)
+    except RuntimeError as problem:
+        raise ModelRefused(f"device {device!r}: expected cpu, gpu, cuda or cuda:N") from problem
+    if found.type not in ("cpu", "cuda"):
+        raise ModelRefused(f"device {device!r}: expected cpu, gpu, cuda or cuda:N")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ModelRefused(f"device {device!r} was asked for and is not there; ask for cpu or repair the driver")
+    return found
+
+
+def swapped_sides(labels: Sequence[str]) -> list[int]:
+    """Channel order of a mirrored patient: where `labels` has _L it is that of _R, and the reverse."""
+    other: Mapping[str, str] = {"_L": "_R", "_R": "_L"}
+    partner = [label[:-2] + other[label[-2:]] if label[-2:] in other else label for label in labels]
+    return [labels.index(name) for name in partner]
+
+
+def _side(n: int, roi: int) -> int:
+    """Side of the window along an axis of n voxels."""
+    whole = -(-n // WINDOW_STEP) * WINDOW_STEP
+    return whole if whole <= roi * ONE_WINDOW_EXCESS else roi
