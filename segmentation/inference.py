@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.inferers import SlidingWindowInferer
+from monai.inferers.inferer import SlidingWindowInferer
 from numpy.typing import NDArray
 
 from segmentation.contract import Float3, ModelRefused, ModelUnverified, OutputInvalid

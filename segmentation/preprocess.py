@@ -70,6 +70,24 @@ def from_working_grid(
     return _resampled(probability, along)
 
 
+def source_box(working: Working, box: Box) -> Box:
+    """Indices of the CT's voxels whose centres lie within a box of the working grid, or nearest to it: never empty."""
+    first = source_index(working, (box[0].start, box[1].start, box[2].start))
+    last = source_index(working, (box[0].stop - 1, box[1].stop - 1, box[2].stop - 1))
+    z, y, x = (slice(low, high + 1) for low, high in zip(first, last, strict=True))
+    return z, y, x
+
+
+def source_index(working: Working, index_zyx: tuple[int, int, int]) -> Shape3:
+    """Index of the CT's voxel whose centre is nearest to that of a voxel of the working grid."""
+    found = []
+    for axis, index in enumerate(index_zyx):
+        n, step = working.source_shape_zyx[axis], working.source_spacing_zyx_mm[axis]
+        centres = _centres(working.hu.shape[axis], working.spacing_zyx_mm[axis], n, step)
+        found.append(int(np.clip(np.rint(centres[index]), 0, n - 1)))
+    return found[0], found[1], found[2]
+
+
 def network_input(hu: NDArray[np.float32]) -> NDArray[np.float32]:
     """What the network is given of HU: clipped to air and metal, in units of 1000 HU, so -1 to 1.5. float32."""
     return np.clip(hu, np.float32(AIR_HU), np.float32(METAL_HU)) / np.float32(HU_PER_UNIT)

@@ -1,4 +1,4 @@
-"""Asking the network: members that stand for the same patient, sides that change places in the mirror, answers that are none."""
+"""Asking the network: members that stand for the same patient, sides that change places in the mirror, no answer at all."""
 
 from __future__ import annotations
 
