@@ -1,4 +1,4 @@
-"""Bodies for the tests of doubt: the drawn head and neck as evidence of a sure network, and CTs that no model was made for."""
+"""Bodies for the tests of doubt: the drawn head and neck as evidence of a sure network, and CTs of another kind."""
 
 from __future__ import annotations
 
@@ -79,18 +79,34 @@ def judged(evidence: Evidence) -> Assessment:
 
 def codes(evidence: Evidence, structure: str | None = "any") -> set[str]:
     """Codes of the flags and holds about a structure, about the CT (None), or about anything."""
-    return {
-        d.code for d in judged(evidence).doubts if d.severity != "info" and structure in ("any", d.structure)
-    }
+    return {d.code for d in judged(evidence).doubts if d.severity != "info" and structure in ("any", d.structure)}
 
 
 def turned(axis: int) -> Evidence:
     """The patient with one axis of the array reversed: CT, answers and masks together."""
     p = patient()
-    flip = lambda a: np.flip(a, axis=a.ndim - 3 + axis)  # noqa: E731
-    return replace(
-        p, hu=flip(p.hu), probability=flip(p.probability), members=flip(p.members), masks=flip(p.masks)
-    )
+    turned_arrays = {
+        field: np.flip(array, axis=array.ndim - 3 + axis)
+        for field in ("hu", "probability", "members", "masks")
+        for array in (getattr(p, field),)
+    }
+    return replace(p, **turned_arrays)
+
+
+def slices(first: int, last: int | None) -> Evidence:
+    """A stretch of the patient along z, as if the scan had been shorter."""
+    return _part((slice(first, last), slice(None), slice(None)))
+
+
+def columns(last: int) -> Evidence:
+    """The patient's right part, as if the picture ended in the left one."""
+    return _part((slice(None), slice(None), slice(0, last)))
+
+
+def _part(box: tuple[slice, slice, slice]) -> Evidence:
+    p, every = patient(), slice(None)
+    masks, members = p.masks[every, *box], p.members[every, every, *box]
+    return replace(p, hu=p.hu[box], probability=p.probability[every, *box], members=members, masks=masks)
 
 
 def nothing_found(hu: Volume) -> Evidence:
