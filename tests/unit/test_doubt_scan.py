@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from doubt_bodies import child, codes, judged, nothing_found, patient, pelvis, thorax, turned, working
+from doubt_bodies import child, codes, judged, nothing_found, patient, pelvis, slices, thorax, turned, working
 
 from sample_data.phantom import Phantom
 from sample_data.tg119 import c_shape, multi_target
