@@ -21,6 +21,8 @@ NO_BONE_SHARE = 0.01
 UNIFORM_HU = 30.0
 METAL_CC = 10.0
 LUNGS_HIGH_SHARE = 0.6
+# Nothing more is to be said of what is no head and neck: the other ranges do not apply to it.
+_NO_HEAD_AND_NECK = frozenset({"LOOKS_LIKE_PHANTOM", "OTHER_BODY_REGION"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,13 @@ def stranger_doubts(
     measures = scan_measures(hu, body, spacing_zyx_mm)
     at = _middle(body)
     doubts = _short(body, measures, at) + _phantom(measures, at) + _metal(hu, body, measures) + _lungs_on_top(measures, at)
+    if {doubt.code for doubt in doubts} & _NO_HEAD_AND_NECK:
+        return tuple(doubts)
     for rule in RULES:
         if rule.measure in measures and rule.measure in usual:
             excess = rule.side * usual[rule.measure].excess(measures[rule.measure])
-            if excess > limit_excess and rule.code not in {doubt.code for doubt in doubts}:
+            told = {doubt.code for doubt in doubts}
+            if excess > limit_excess and rule.code not in told and not told & _NO_HEAD_AND_NECK:
                 doubts.append(Doubt(rule.code, None, "hold", _message(rule, measures, usual), at))
     return tuple(doubts)
 
