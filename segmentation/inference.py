@@ -15,7 +15,7 @@ from monai.inferers.inferer import SlidingWindowInferer
 from numpy.typing import NDArray
 
 from segmentation.contract import Float3, ModelRefused, ModelUnverified, OutputInvalid
-from segmentation.network import build_network
+from segmentation.network import build_network, load_tensors
 from segmentation.preprocess import AIR_HU, HU_PER_UNIT, from_working_grid, network_input, to_working_grid
 from segmentation.weights import ModelDescription, read_weights
 
@@ -103,7 +103,7 @@ def load_model(description: ModelDescription, device: str) -> Model:
         with torch.device("meta"):
             network = build_network(description.network)
         kept = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
-        network.load_state_dict(kept, strict=True, assign=True)
+        load_tensors(network, kept)
     except (RuntimeError, KeyError, ValueError, TypeError) as problem:
         raise ModelUnverified(f"{description.folder}: weights and network do not fit: {problem}") from problem
     return Model(description, network.to(where).eval(), where)

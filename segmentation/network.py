@@ -9,6 +9,7 @@ import torch
 from monai.networks.nets import DynUNet
 
 _SIDE = 3  # of every convolution, voxels
+_SECOND_NAMES = "skip_layers."  # DynUNet holds most of its layers under two names
 
 
 def build_network(config: Mapping[str, Any]) -> torch.nn.Module:
@@ -31,3 +32,19 @@ def build_network(config: Mapping[str, Any]) -> torch.nn.Module:
         norm_name=("INSTANCE", {"affine": True}),
     )
     return network
+
+
+def own_tensors(network_state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A network's state with every tensor once."""
+    return {name: tensor for name, tensor in network_state.items() if not name.startswith(_SECOND_NAMES)}
+
+
+def load_tensors(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Give a network its tensors. Raises ValueError when one is missing, unknown or of another shape."""
+    try:
+        missing, unknown = network.load_state_dict(dict(tensors), strict=False, assign=True)
+    except RuntimeError as problem:
+        raise ValueError(str(problem)) from problem
+    missing = [name for name in missing if not name.startswith(_SECOND_NAMES)]
+    if missing or unknown:
+        raise ValueError(f"tensors missing: {missing}; unknown: {unknown}")

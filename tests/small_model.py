@@ -14,14 +14,14 @@ def small_model(folder: Path, *, version: str = "0.0.1", seed: int = 3, **change
     """Writes model.json and random weights of a tiny network; `changed` replaces entries of model.json."""
     import torch
 
-    from segmentation.network import build_network
+    from segmentation.network import build_network, own_tensors
     from segmentation.weights import write_weights
 
     folder.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(NETWORK)
-    digest = write_weights(folder / "weights.safetensors", network.state_dict(), "head_neck_oar", version)
+    digest = write_weights(folder / "weights.safetensors", own_tensors(network.state_dict()), "head_neck_oar", version)
     said = {
         "id": "head_neck_oar",
         "version": version,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from segmentation.network import own_tensors
 from segmentation.training.data import LABELS, SPACING_ZYX_MM
 from segmentation.training.train import Settings
 from segmentation.weights import MODEL_FILE, write_weights
@@ -25,7 +26,7 @@ def export(checkpoint: Path, folder: Path, version: str) -> str:
     """Write weights and model.json; returns the weights' SHA-256."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state["average"].items()}
+    tensors = {name: tensor.half() for name, tensor in own_tensors(state["average"]).items()}
     digest = write_weights(folder / WEIGHTS_FILE, tensors, MODEL_ID, version)
     description = {
         "id": MODEL_ID,

@@ -33,7 +33,7 @@ CASE = ROOT / "sample_data" / "tg119_multi_target"
 SITE = ROOT / "rtplan" / "library" / "sites" / "tg119_multi_target.yaml"
 MACHINE = "generic_6mv"
 ANGLES = [0, 50, 100, 150, 210, 260, 310]
-# Coarser still (4 and 5 mm, 6 segments) the median of PTV_5000 stands at 110 % of its dose, where the gate may stop the plan.
+# Coarser still (4 and 5 mm, 6 segments) the median of PTV_5000 is at 110 % of its dose, where the gate may stop the plan.
 COARSE = {
     "dose_grid_mm: 2.5": "dose_grid_mm: 3",
     "optimisation_grid_mm: 3": "optimisation_grid_mm: 4",
