@@ -58,7 +58,7 @@ def _moved(
     z = np.rint(centre[0] + (np.arange(patch[0]) - (patch[0] - 1) / 2) * matrix[0, 0]).astype(int)
     beyond = np.flatnonzero((z < 0) | (z >= len(case.hu)))
     known = case.known[:, np.clip(z, 0, len(case.hu) - 1)].copy()
-    known[:, beyond] = case.known.any(axis=1)[:, None]
+    known[:, beyond] = case.known.any(axis=1, keepdims=True)
     return hu, bits, known
 
 
