@@ -83,7 +83,7 @@ def test_names_of_the_files_count(folder):
     (folder / "configs" / "a.json").write_text("1")
     (folder / "configs" / "b.json").write_text("2")
     before = pin(folder).config_sha256
-    (folder / "configs" / "a.json").rename(folder / "configs" / "c.json")
+    (folder / "configs" / "b.json").rename(folder / "configs" / "c.json")  # the order of the contents stays
     assert pin(folder).config_sha256 != before
 
 
