@@ -32,7 +32,7 @@ def list_(as_json: AsJson = False) -> None:
                 "default": name == settings.default,
                 "verified": fault is None,
                 "fault": fault.line() if fault else None,
-                "version": model.version,
+                "version": model.version if fault is None else None,
                 "structures": list(model.labels),
             }
         )
@@ -44,7 +44,7 @@ def list_(as_json: AsJson = False) -> None:
         state = "verified" if row["verified"] else row["fault"]
         default = " (default)" if row["default"] else ""
         count = f"{len(row['structures'])} structures{default}"
-        say(f"{row['id']:<{width}}  {row['origin']:<7}  {count}  {row['version']}  {state}")
+        say(f"{row['id']:<{width}}  {row['origin']:<7}  {count}  {row['version'] or '-'}  {state}")
 
 
 @app.command("pin")

@@ -25,7 +25,7 @@ from segmentation.orientation import Turn, standard_spacing_mm, turn_of
 from segmentation.outline import Drawn, drawn_external, drawn_organs
 from segmentation.postprocess import BODY, Change, cleaned
 from segmentation.preprocess import Working, source_index, to_working_grid
-from segmentation.weights import ModelDescription, read_description
+from segmentation.weights import ModelDescription, read_description, read_weights
 
 if TYPE_CHECKING:
     from segmentation.inference import Model
@@ -53,6 +53,14 @@ class HeadNeckOar:
     def version(self) -> str:
         """Version and start of the weights' SHA-256. Raises ModelUnverified when model.json is not there or not sound."""
         return _described(self.folder).full_version
+
+    def verify(self) -> None:
+        """Raises ModelUnverified unless every file of the model is there and as it was released. Runs nothing."""
+        from segmentation.doubt import load_calibration, load_envelopes
+
+        read_weights(read_description(self.folder, KIND))
+        load_envelopes(self.folder)
+        load_calibration(self.folder)
 
     def segment(self, volume: CtVolume, *, device: str = "cpu") -> Segmentation:
         """Organs and External of a CT of head and neck.
