@@ -85,29 +85,16 @@ def read_weights(description: ModelDescription) -> dict[str, torch.Tensor]:
     from safetensors.torch import load
 
     try:
-        tensors = load(data)
-        return tensors | {name: tensors[kept] for name, kept in json.loads(about.get("same_as", "{}")).items()}
+        return load(data)
     except Exception as problem:  # the format's own errors share no class
         raise ModelUnverified(f"{path} cannot be read: {problem}") from problem
 
 
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor], model_id: str, version: str) -> str:
-    """Writes tensors with the model's id and version; returns the file's SHA-256 in hex.
-
-    A network may know one tensor by several names: it is written once, and the other names in the header.
-    """
+    """Writes tensors, each under one name, with the model's id and version; returns the file's SHA-256 in hex."""
     from safetensors.torch import save
 
-    kept: dict[str, torch.Tensor] = {}
-    first_name: dict[tuple[object, ...], str] = {}
-    same_as = {}
-    for name, tensor in tensors.items():
-        content = (str(tensor.dtype), tuple(tensor.shape), hashlib.sha256(tensor.cpu().numpy().tobytes()).digest())
-        if content in first_name:
-            same_as[name] = first_name[content]
-        else:
-            first_name[content], kept[name] = name, tensor.clone().contiguous()
-    data = save(kept, {"id": model_id, "version": version, "same_as": json.dumps(same_as)})
+    data = save({name: tensor.contiguous() for name, tensor in tensors.items()}, {"id": model_id, "version": version})
     path.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
 

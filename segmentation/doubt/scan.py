@@ -42,7 +42,8 @@ def _along(hu: NDArray[np.float32], body: Body, slices: NDArray[np.int64]) -> di
     out = {"lung_slices_share": float(np.mean(air_share > LUNG_SHARE))}
     third = max(1, len(slices) // 3)
     out["bone_above_below"] = float(bone_share[-third:].mean() - bone_share[:third].mean())
-    lung = air_share > LUNG_SHARE / 2
+    # A pharynx or a sinus fills less of its slice than this.
+    lung = air_share > LUNG_SHARE
     if lung.sum() >= 3:
         out["lung_height_share"] = float(np.mean(np.linspace(0.0, 1.0, len(slices))[lung]))
     gas = (air_share > 0.004) & (air_share < 0.1)
