@@ -14,7 +14,13 @@ from segmentation.doubt.calibration import INPUTS, Calibration, Limits
 BAD_DICE, GOOD_DICE = 0.6, 0.8
 # Asked of the calibration patients: more than of the validation (0.8), because limits chosen on few patients flatter.
 DETECTED_SHARE = 0.88
-RIDGE, STRUCTURE_RIDGE = 0.05, 2.0
+RIDGE, STRUCTURE_RIDGE = 0.3, 2.0
+# More agreement is never a reason to be less sure, nor more doubt or oddity one to be surer; of `cut` nothing is presumed.
+SIGNS = {
+    **dict.fromkeys(("expected_dice", "members_dice", "levels_dice", "p_inside"), 1),
+    **dict.fromkeys(("shell", "removed_share", "oddity"), -1),
+    "cut": 0,
+}
 FLAG_CONFIDENCES = tuple(float(c) for c in np.round(np.arange(0.40, 0.83, 0.01), 2))
 FLAG_EXCESSES = (0.5, 0.75, 1.0, 1.5, 2.0)
 HOLD_BELOW_FLAG, HOLD_OVER_FLAG, SCAN_EXCESS = 0.2, 2.5, 0.5
@@ -132,13 +138,26 @@ def _confidence(calibration: Calibration, sample: Sample) -> float | None:
 
 
 def _logistic(samples: Sequence[Sample]) -> tuple[tuple[float, ...], float, dict[str, float]]:
-    """Logistic regression of the Dice as a share, by Newton's method, with ridges on the weights and on the structures."""
+    """Logistic regression of the Dice as a share. An input whose weight would have the wrong sign is left out (weight 0)."""
     names = sorted({s.name for s in samples})
     inputs = np.array([s.inputs for s in samples], np.float64)
     dice = np.array([s.dice for s in samples])
     of_name = np.array([[float(s.name == name) for name in names] for s in samples])
-    design = np.hstack([inputs, of_name, np.ones((len(samples), 1))])
-    ridge = np.array([RIDGE] * len(INPUTS) + [STRUCTURE_RIDGE] * len(names) + [0.0])
+    n, signs = len(INPUTS), np.array([SIGNS[key] for key in INPUTS])
+    used = np.ones(n, bool)
+    while True:
+        design = np.hstack([inputs * used, of_name, np.ones((len(samples), 1))])
+        ridge = np.array([RIDGE] * n + [STRUCTURE_RIDGE] * len(names) + [0.0])
+        solution = _newton(design, dice, ridge)
+        wrong = used & (solution[:n] * signs < 0)
+        if not wrong.any():
+            break
+        used[int(np.argmax(np.where(wrong, np.abs(solution[:n]), 0.0)))] = False
+    intercepts = {name: float(value) for name, value in zip(names, solution[n:-1], strict=True)}
+    return tuple(float(w) for w in solution[:n]), float(solution[-1]), intercepts
+
+
+def _newton(design: NDArray[np.float64], dice: NDArray[np.float64], ridge: NDArray[np.float64]) -> NDArray[np.float64]:
     solution = np.zeros(design.shape[1])
     weight = _balance(dice)
     for _ in range(50):
@@ -149,9 +168,7 @@ def _logistic(samples: Sequence[Sample]) -> tuple[tuple[float, ...], float, dict
         solution = solution + np.clip(step, -1.0, 1.0)
         if np.max(np.abs(step)) < 1e-8:
             break
-    n = len(INPUTS)
-    intercepts = {name: float(value) for name, value in zip(names, solution[n:-1], strict=True)}
-    return tuple(float(w) for w in solution[:n]), float(solution[-1]), intercepts
+    return solution
 
 
 def _balance(dice: NDArray[np.float64]) -> NDArray[np.float64]:

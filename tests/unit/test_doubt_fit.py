@@ -32,6 +32,18 @@ def test_the_confidence_follows_the_dice():
     assert calibration.intercepts["SpinalCord"] > calibration.intercepts["Larynx"]
 
 
+def test_more_oddity_never_makes_surer():
+    # mutant: SIGNS all 0
+    samples = _samples(np.random.default_rng(4))
+    misled = [
+        Sample(s.case_id, s.condition, s.name, s.dice, np.array([*s.inputs[:6], 3.0 * s.dice, 0.0]), 0.0, s.codes)
+        for s in samples
+    ]
+    weights = dict(zip(INPUTS, fitted(misled).weights, strict=True))
+    assert weights["oddity"] == 0.0
+    assert weights["expected_dice"] > 0.5
+
+
 def test_the_limits_find_bad_structures_without_many_false_alarms():
     # mutant: choose the limits with the most false alarms
     samples = _samples(np.random.default_rng(2))
