@@ -43,7 +43,8 @@ def test_a_doubt_points_at_a_voxel_of_the_ct_and_says_figure_and_range():
     found = [d for d in judged(big).doubts if d.code == "UNUSUAL_VOLUME"]
     assert [d.structure for d in found] == ["Parotid_L"]
     assert found[0].at is not None and big.masks[NAMES.index("Parotid_L")][found[0].at]
-    assert "usually 13.0 to 44 cm³" in found[0].message
+    low, high = envelopes().structures["Parotid_L"]["volume_cc"].usual
+    assert f"usually {low:.1f} to {high:.0f} cm³" in found[0].message
 
 
 def test_members_that_disagree_lower_the_confidence_and_are_told():
