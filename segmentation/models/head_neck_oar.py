@@ -37,7 +37,9 @@ SHIPPED = Path(__file__).parents[1] / "shipped" / KIND
 MIN_SLICES, MIN_LENGTH_MM = 6, 40.0
 TISSUE_HU = -350
 MIN_TISSUE_CC = 100.0  # less is no patient
-MUCH_SHARE = 0.1  # of what remains: less removed is a speck
+WRONG_SIDE_SHARE = 0.1  # of what remains: less on the wrong side is a speck
+# Of what remains: less removed is information, since the confidence counts it; in the calibration patients it was no organ.
+APART_SHARE = 0.5
 BRIDGE_HOLD_SLICES = 4
 
 
@@ -134,14 +136,13 @@ def _on_volume(doubt: Doubt, working: Working, turn: Turn) -> Doubt:
 def _doubt_of(change: Change) -> Doubt:
     """What the reviewer is told of a clean-up. Places are of the working grid."""
     name, found = change.structure, f"{change.cc:.1f} cm3 in {change.slices} slices"
-    much = change.share >= MUCH_SHARE
     if change.kind == "wrong_side":
         side = "left" if name.endswith("_L") else "right"
         text = f"{found} were called {name} and do not lie on the patient's {side}; they were removed"
-        return Doubt("WRONG_SIDE", name, "hold" if much else "info", text, change.at)
+        return Doubt("WRONG_SIDE", name, "hold" if change.share >= WRONG_SIDE_SHARE else "info", text, change.at)
     if change.kind == "part_removed":
         text = f"{found} apart from the rest of {name} were removed"
-        return Doubt("ORGAN_PART_REMOVED", name, "flag" if much else "info", text, change.at)
+        return Doubt("ORGAN_PART_REMOVED", name, "flag" if change.share >= APART_SHARE else "info", text, change.at)
     severity: Severity = "hold" if change.slices >= BRIDGE_HOLD_SLICES else "flag"
     text = f"the model found no {name} in {change.slices} slices between others; they were filled from their neighbours"
     return Doubt("SLICES_BRIDGED", name, severity, text, change.at)
