@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtplan.errors import LibraryInvalid
-from rtplan.library.names import CONFIRM_BELOW, match_name, tg263_name
+from rtplan.library.names import CONFIRM_BELOW, NameMatch, match_name, tg263_name
 from rtplan.library.names.fold import key_of, words_of
 from rtplan.library.names.tables import FOLDER, LANGUAGES, name_tables
 
@@ -182,7 +182,7 @@ def test_sides_that_contradict_each_other_are_no_side(organ: str, left: str, rig
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(o for o in ORGANS)), st.sampled_from(HELPERS), st.sampled_from(["{0} L {1}", "{1}_{0}_L"]))
 def test_helpers_and_targets_are_never_organs(organ: str, helper: str, form: str):
-    # mutant: drop words of helpers like "final"
+    # mutant: treat words of helpers like "final" and ask for nothing else
     raw = form.format(organ, helper)
     assert tg263_name(raw) is None, raw
 
@@ -219,6 +219,8 @@ def test_organs_of_similar_names_stay_apart(pair: str):
 def test_a_name_without_letters_is_none():
     for raw in ("", " ", "_", "123", "()", "​"):
         assert match_name(raw).name is None
+    assert match_name("()").why == "no letters"
+    assert not NameMatch(None, 1.0, "a match of nothing").sure
 
 
 @settings(max_examples=200, deadline=None)
