@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from monai.inferers.inferer import SlidingWindowInferer
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from segmentation.contract import Float3, ModelRefused, ModelUnverified, OutputInvalid
 from segmentation.network import build_network, load_tensors
@@ -22,6 +23,8 @@ from segmentation.weights import ModelDescription, read_weights
 WINDOW_STEP = 16  # sides of a window are multiples of it, for any network of up to four halvings
 ONE_WINDOW_EXCESS = 1.35  # a side up to so much longer than the roi is still one window: nothing is computed twice
 OVERLAP = 0.25
+CHANNELS_LAST = torch.channels_last_3d  # a fifth faster on a CPU, with the same answer
+TISSUE_HU, PIECE_SHARE, BOX_MARGIN = -350.0, 0.01, 4  # what is a patient, and voxels of air left around one
 AIR = AIR_HU / HU_PER_UNIT  # what lies beyond the CT
 
 
@@ -54,11 +57,17 @@ class Model:
     device: torch.device
 
     def ask(self, hu: NDArray[np.float32], members: Sequence[Member] = MEMBERS) -> Answers:
-        """What the members make of HU (z, y, x) on the working grid. Raises OutputInvalid, naming the member."""
+        """What the members make of HU (z, y, x) on the working grid. Raises OutputInvalid, naming the member.
+
+        The network is shown the box around the patient, as in its training: the air of a wide field of view would shift
+        the means that it normalises by. Beyond the box every probability is 0.
+        """
+        box = box_of_patient(hu)
         total: NDArray[np.float32] | None = None
         each = []
         for member in members:
-            probability = self._member(hu, member)
+            probability = np.zeros((len(self.description.labels), *hu.shape), np.float32)
+            probability[(slice(None), *box)] = self._member(np.ascontiguousarray(hu[box]), member)
             each.append(probability > 0.5)
             total = probability if total is None else total + probability
         if total is None:
@@ -82,7 +91,8 @@ class Model:
         """Sigmoid of the network's logits, (n, z, y, x)."""
         window = tuple(_side(n, roi) for n, roi in zip(hu.shape, self.description.roi_zyx, strict=True))
         inferer = SlidingWindowInferer(window, overlap=OVERLAP, mode="gaussian", padding_mode="constant", cval=AIR)
-        given = torch.from_numpy(np.ascontiguousarray(network_input(hu)))[None, None].to(self.device)
+        given = torch.from_numpy(np.ascontiguousarray(network_input(hu)))[None, None]
+        given = given.to(self.device, memory_format=CHANNELS_LAST)
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
             logits = inferer(given, self.network)
             expected = (1, len(self.description.labels), *hu.shape)
@@ -92,6 +102,26 @@ class Model:
             if not bool(torch.isfinite(logits).all()):
                 raise OutputInvalid(f"member {member.name!r} of {self.description.model_id}: logits that are not finite")
             return np.asarray(torch.sigmoid(logits[0].float()).cpu().numpy())
+
+
+def box_of_patient(hu: NDArray[np.float32]) -> tuple[slice, slice, slice]:
+    """Every slice, and the rows and columns of connected tissue with a margin; everything when there is none.
+
+    Pieces count from a hundredth of the largest on.
+    """
+    labels, count = ndimage.label(hu > TISSUE_HU)
+    if not count:
+        return slice(None), slice(None), slice(None)
+    voxels = np.bincount(labels.ravel())[1:]
+    pieces = [box for box, n in zip(ndimage.find_objects(labels), voxels, strict=True) if n >= PIECE_SHARE * voxels.max()]
+    sides = [
+        slice(
+            max(0, min(box[axis].start for box in pieces) - BOX_MARGIN),
+            min(hu.shape[axis], max(box[axis].stop for box in pieces) + BOX_MARGIN),
+        )
+        for axis in (1, 2)
+    ]
+    return slice(None), sides[0], sides[1]
 
 
 def load_model(description: ModelDescription, device: str) -> Model:
@@ -106,7 +136,7 @@ def load_model(description: ModelDescription, device: str) -> Model:
         load_tensors(network, kept)
     except (RuntimeError, KeyError, ValueError, TypeError) as problem:
         raise ModelUnverified(f"{description.folder}: weights and network do not fit: {problem}") from problem
-    return Model(description, network.to(where).eval(), where)
+    return Model(description, network.to(where, memory_format=CHANNELS_LAST).eval(), where)
 
 
 def torch_device(device: str) -> torch.device:

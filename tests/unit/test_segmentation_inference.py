@@ -44,7 +44,7 @@ class Broken(torch.nn.Module):
         out = torch.zeros((len(x), self.channels, *x.shape[2:]))
         self.left -= 1
         if self.left < 0:
-            out[0, 0, 3, 3, 3] = self.value
+            out[0, 0, x.shape[2] // 2, x.shape[3] // 2, x.shape[4] // 2] = self.value
         return out
 
 
@@ -97,6 +97,19 @@ def test_what_lies_beyond_the_scan_is_air(model):
     assert all(side % 16 == 0 for side in x.shape[2:])
     assert float(x.max()) == pytest.approx(0.04) and float(x.min()) == AIR
     assert int((x != AIR).sum()) == 7 * 20 * 20
+
+
+def test_air_around_the_patient_changes_nothing(model):
+    """mutants: the whole field of view to the network; a box around the largest piece alone."""
+    narrow = two_glands()
+    wide = np.full((32, 96, 128), -1000, np.float32)
+    wide[:, 20:68, 30:78] = narrow
+    wide[:, 90, :] = -700  # a couch of foam
+    first, other = model.ask(narrow, [MEMBERS[0]]), model.ask(wide, [MEMBERS[0]])
+    inside = (slice(None), slice(None), slice(20, 68), slice(30, 78))
+    assert first.probability[:, 16, 24, [10, 36]].all()
+    np.testing.assert_array_equal(other.probability[inside], first.probability)
+    assert not np.delete(other.probability, np.s_[20:68], axis=2).any()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
