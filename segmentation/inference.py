@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,7 +137,8 @@ def load_model(description: ModelDescription, device: str) -> Model:
         load_tensors(network, kept)
     except (RuntimeError, KeyError, ValueError, TypeError) as problem:
         raise ModelUnverified(f"{description.folder}: weights and network do not fit: {problem}") from problem
-    return Model(description, network.to(where, memory_format=CHANNELS_LAST).eval(), where)
+    placed: Any = network.to(where)  # torch's types know no memory format of a module
+    return Model(description, placed.to(memory_format=CHANNELS_LAST).eval(), where)
 
 
 def torch_device(device: str) -> torch.device:
