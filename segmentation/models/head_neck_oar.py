@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,7 +87,7 @@ class HeadNeckOar:
         assessment = assess(evidence, envelopes, calibration)
         drawn = _drawn(evidence, hu, working)
         said = {(doubt.code, doubt.structure) for doubt in assessment.doubts}
-        own = (_doubt_of(change) for change in clean.changes)
+        own = (*(_doubt_of(change) for change in clean.changes), *_lost(evidence, drawn))
         doubts = (*assessment.doubts, *(doubt for doubt in own if (doubt.code, doubt.structure) not in said))
         return Segmentation(
             {name: _turned(part.mask, turn) for name, part in drawn.items()},
@@ -110,7 +111,14 @@ def _drawn(evidence: Evidence, hu: NDArray[np.int16], working: Working) -> dict[
         drawn[BODY] = drawn_external(evidence.probability[body], evidence.masks[body], hu, working)
         for name in drawn:
             _keep_inside(drawn[name].mask, drawn[BODY].mask)
-    return drawn
+    return {name: part for name, part in drawn.items() if part.mask.any()}
+
+
+def _lost(evidence: Evidence, drawn: Mapping[str, Drawn]) -> list[Doubt]:
+    """What has voxels on the working grid and none on the CT's."""
+    lost = [name for name, mask in zip(evidence.names, evidence.masks, strict=True) if mask.any() and name not in drawn]
+    text = "{} is too small to be drawn on the voxels of the CT"
+    return [Doubt("ORGAN_NOT_FOUND", name, "hold", text.format(name)) for name in lost]
 
 
 def _keep_inside(mask: NDArray[np.bool_], body: NDArray[np.bool_]) -> None:

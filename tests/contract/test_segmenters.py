@@ -88,6 +88,12 @@ def assert_same(first: Segmentation, other: Segmentation, back: Callable[[Array]
     for name, map_ in first.voxel_confidence.items():
         assert np.array_equal(back(other.voxel_confidence[name]), map_), name
     assert dict(first.confidence) == dict(other.confidence)
+    shape = next(iter(other.masks.values())).shape
+    for doubt, same in zip(first.doubts, other.doubts, strict=True):
+        if doubt.at is not None and same.at is not None:
+            mark = np.zeros(shape, bool)
+            mark[same.at] = True
+            assert back(mark)[doubt.at], doubt  # mutant: the place on the standard array
     assert [(d.code, d.structure, d.severity) for d in first.doubts] == [
         (d.code, d.structure, d.severity) for d in other.doubts
     ]
@@ -286,6 +292,19 @@ def test_left_gland_on_the_right_is_removed_and_held(monkeypatch, network):
     assert doubt.structure == "Parotid_L" and doubt.severity == "hold"
     # The place is where the part was: x 38 of 99 working voxels is left of the middle of the array, the patient's right.
     assert doubt.at is not None and doubt.at[2] < network.example().volume.hu.shape[2] / 2 - 5
+
+
+def test_body_too_thin_to_be_drawn_is_not_found(monkeypatch, network):
+    """One voxel of the working grid can vanish on the CT's. mutant: an empty mask for it."""
+
+    def answer(hu: Array) -> Array:
+        out = np.full((len(network.labels), *hu.shape), 0.01, np.float32)
+        out[network.labels.index("External"), 30, 30, 50] = 0.501
+        return out
+
+    found = answering(monkeypatch, network, answer)
+    assert "External" not in found.masks
+    assert ("ORGAN_NOT_FOUND", "External", "hold") in {(d.code, d.structure, d.severity) for d in found.doubts}
 
 
 def test_two_halves_of_an_organ_are_told(monkeypatch, network):
