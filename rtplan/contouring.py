@@ -25,7 +25,7 @@ from rtplan.steps.auto_contour import DrawnOrgans, LoadModel, draw_organs, fitte
 from rtplan.steps.ingest import body_findings, body_mask
 from rtplan.steps.report.contour_page import ContourPage, write_contour_page
 from rtplan.steps.target_checks import check_sides
-from segmentation.contract import ModelRefused, ModelUnverified, OutputInvalid, Segmenter
+from segmentation.contract import DeviceMissing, ModelRefused, ModelUnverified, OutputInvalid, Segmenter
 
 EXTERNAL = "External"
 
@@ -58,8 +58,8 @@ def contour_case(
     """Contour every organ that a model knows on a CT; write an RTSTRUCT and an HTML page. Nothing is written on error.
 
     Raises CaseRejected for a bad CT, MODEL_REFUSED, or AUTO_NOTHING_FOUND when no organ is found: never a structure set
-    without organs. LibraryInvalid MODEL_UNKNOWN and MODEL_UNVERIFIED come before the CT is read; SafetyStop
-    MODEL_OUTPUT_INVALID and WRITTEN_STRUCTURE.
+    without organs. LibraryInvalid MODEL_UNKNOWN and MODEL_UNVERIFIED come before the CT is read; BackendMissing,
+    SafetyStop MODEL_OUTPUT_INVALID and WRITTEN_STRUCTURE.
     """
     steps = Steps(progress)
     segmenter = verified(load_model(model_id))
@@ -75,7 +75,7 @@ def _drawn(ct: CtImage, segmenter: Segmenter, device: str) -> DrawnOrgans:
     names = [name for name in segmenter.labels if name != EXTERNAL]
     try:
         return draw_organs(ct, segmenter, names, device=device, needed=())
-    except (ModelRefused, ModelUnverified, OutputInvalid) as error:
+    except (ModelRefused, ModelUnverified, DeviceMissing, OutputInvalid) as error:
         raise as_rtplan_error(error, segmenter.kind) from error
 
 

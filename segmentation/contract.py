@@ -55,6 +55,10 @@ class ModelRefused(Exception):
     """A model that nobody configured, or that cannot be used on this input: nothing was run."""
 
 
+class DeviceMissing(Exception):
+    """The device asked for is unknown or not there: nothing was run, and nothing else is taken in its place."""
+
+
 class OutputInvalid(Exception):
     """The network's output is not a segmentation: not finite, of another shape, or with other channels."""
 
@@ -167,7 +171,7 @@ class Segmenter(Protocol):
         ...
 
     def segment(self, volume: CtVolume, *, device: str = "cpu") -> Segmentation:
-        """Outline a CT in any array orientation. Raises ModelUnverified, ModelRefused, OutputInvalid."""
+        """Outline a CT in any array orientation. Raises ModelUnverified, ModelRefused, DeviceMissing, OutputInvalid."""
         ...
 
     def example(self) -> Example:

@@ -1,4 +1,4 @@
-"""A network's answer to a CT on the working grid, asked several times: as it is, mirrored, and a little larger.
+"""A network's answer to a CT on the working grid, asked several times: as it is, a little larger, and a little smaller.
 
 What the answers share is the model's opinion; where they part it is not sure. Same voxels, same answer: no randomness, and
 on a GPU deterministic convolutions only. torch is imported here at the top: import this module only where a model runs.
@@ -6,7 +6,7 @@ on a GPU deterministic convolutions only. torch is imported here at the top: imp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ from monai.inferers.inferer import SlidingWindowInferer
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segmentation.contract import Float3, ModelRefused, ModelUnverified, OutputInvalid
+from segmentation.contract import Float3, ModelUnverified, OutputInvalid
+from segmentation.device import torch_device
 from segmentation.network import build_network, load_tensors
-from segmentation.preprocess import AIR_HU, HU_PER_UNIT, from_working_grid, network_input, to_working_grid
+from segmentation.preprocess import from_working_grid, network_input, to_working_grid
 from segmentation.weights import ModelDescription, read_weights
 
 WINDOW_STEP = 16  # sides of a window are multiples of it, for any network of up to four halvings
@@ -26,19 +27,18 @@ ONE_WINDOW_EXCESS = 1.35  # a side up to so much longer than the roi is still on
 OVERLAP = 0.25
 CHANNELS_LAST = torch.channels_last_3d  # a fifth faster on a CPU, with the same answer
 TISSUE_HU, PIECE_SHARE, BOX_MARGIN = -350.0, 0.01, 4  # what is a patient, and voxels of air left around one
-AIR = AIR_HU / HU_PER_UNIT  # what lies beyond the CT
+AIR = -1.0  # what lies beyond the CT, in every window of network_input
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One way to ask. `spacing_factor` below 1 shows the network the same patient on a finer grid, so larger."""
+    """One way to ask. A `spacing_factor` below 1 shows the network the same patient on a finer grid in the slice: larger."""
 
     name: str
-    mirrored: bool = False
     spacing_factor: float = 1.0
 
 
-MEMBERS = (Member("as it is"), Member("mirrored", mirrored=True), Member("larger", spacing_factor=0.94))
+MEMBERS = (Member("as it is"), Member("larger", spacing_factor=0.94), Member("smaller", spacing_factor=1.06))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,21 +78,19 @@ class Model:
     def _member(self, hu: NDArray[np.float32], member: Member) -> NDArray[np.float32]:
         """(n, z, y, x) probability of one member, back on the grid that was given."""
         spacing = self.description.working_spacing_zyx_mm
-        finer: Float3 = (spacing[0], spacing[1] * member.spacing_factor, spacing[2] * member.spacing_factor)
-        working = to_working_grid(hu, spacing, finer) if member.spacing_factor != 1.0 else None
+        asked: Float3 = (spacing[0], spacing[1] * member.spacing_factor, spacing[2] * member.spacing_factor)
+        working = to_working_grid(hu, spacing, asked) if member.spacing_factor != 1.0 else None
         seen = hu if working is None else working.hu
-        answer = self._probability(seen[:, :, ::-1] if member.mirrored else seen, member)
-        if member.mirrored:
-            answer = answer[swapped_sides(self.description.labels)][..., ::-1]
+        answer = self._probability(seen, member)
         if working is None:
-            return np.ascontiguousarray(answer)
+            return answer
         return np.stack([from_working_grid(channel, working, hu.shape) for channel in answer])
 
     def _probability(self, hu: NDArray[np.float32], member: Member) -> NDArray[np.float32]:
         """Sigmoid of the network's logits, (n, z, y, x)."""
         window = tuple(_side(n, roi) for n, roi in zip(hu.shape, self.description.roi_zyx, strict=True))
         inferer = SlidingWindowInferer(window, overlap=OVERLAP, mode="gaussian", padding_mode="constant", cval=AIR)
-        given = torch.from_numpy(np.ascontiguousarray(network_input(hu)))[None, None]
+        given = torch.from_numpy(np.ascontiguousarray(network_input(hu, self.description.windows_hu)))[None]
         given = given.to(self.device, memory_format=CHANNELS_LAST)
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
             logits = inferer(given, self.network)
@@ -126,12 +124,13 @@ def box_of_patient(hu: NDArray[np.float32]) -> tuple[slice, slice, slice]:
 
 
 def load_model(description: ModelDescription, device: str) -> Model:
-    """The network with its weights. Raises ModelUnverified (files), ModelRefused (a device that is not there)."""
+    """The network with its weights. Raises ModelUnverified (files), DeviceMissing."""
     weights = read_weights(description)
     where = torch_device(device)
     try:
-        # Without memory of its own until the weights are there: nothing is drawn at random or allocated for their shape.
-        with torch.device("meta"):
+        # Its first weights are drawn at random, which the caller's own randomness must not notice. On torch's meta device
+        # nothing would be drawn, after two seconds of imports.
+        with torch.random.fork_rng(devices=[]):
             network = build_network(description.network)
         kept = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
         load_tensors(network, kept)
@@ -139,27 +138,6 @@ def load_model(description: ModelDescription, device: str) -> Model:
         raise ModelUnverified(f"{description.folder}: weights and network do not fit: {problem}") from problem
     placed: Any = network.to(where)  # torch's types know no memory format of a module
     return Model(description, placed.to(memory_format=CHANNELS_LAST).eval(), where)
-
-
-def torch_device(device: str) -> torch.device:
-    """`cpu`, `cuda`, `cuda:N`, or `gpu` for cuda. Raises ModelRefused when it is unknown or absent: there is no fallback."""
-    name = "cuda" + device[3:] if device.startswith("gpu") else device
-    try:
-        found = torch.device(name)
-    except RuntimeError as problem:
-        raise ModelRefused(f"device {device!r}: expected cpu, gpu, cuda or cuda:N") from problem
-    if found.type not in ("cpu", "cuda"):
-        raise ModelRefused(f"device {device!r}: expected cpu, gpu, cuda or cuda:N")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise ModelRefused(f"device {device!r} was asked for and is not there; ask for cpu or repair the driver")
-    return found
-
-
-def swapped_sides(labels: Sequence[str]) -> list[int]:
-    """Channel order of a mirrored patient: where `labels` has _L it is that of _R, and the reverse."""
-    other: Mapping[str, str] = {"_L": "_R", "_R": "_L"}
-    partner = [label[:-2] + other[label[-2:]] if label[-2:] in other else label for label in labels]
-    return [labels.index(name) for name in partner]
 
 
 def _side(n: int, roi: int) -> int:

@@ -13,17 +13,17 @@ _SECOND_NAMES = "skip_layers."  # DynUNet holds most of its layers under two nam
 
 
 def build_network(config: Mapping[str, Any]) -> torch.nn.Module:
-    """MONAI DynUNet (the U-Net of nnU-Net, Isensee, Nat Methods 18:203, 2021), one input channel, one sigmoid channel per
-    structure, not yet trained.
+    """MONAI DynUNet (the U-Net of nnU-Net, Isensee, Nat Methods 18:203, 2021), one input channel per window of HU, one
+    sigmoid channel per structure, not yet trained.
 
-    `config` holds out_channels and filters (one number of channels a level; each level halves the grid of the one above).
-    Raises KeyError when one is missing. Sides of the input must be multiples of 2 ** (len(filters) - 1).
+    `config` holds in_channels, out_channels and filters (one number of channels a level; each level halves the grid of the
+    one above). Raises KeyError when one is missing. Sides of the input must be multiples of 2 ** (len(filters) - 1).
     """
     filters = [int(n) for n in config["filters"]]
     strides = [1, *[2] * (len(filters) - 1)]
     network: torch.nn.Module = DynUNet(
         spatial_dims=3,
-        in_channels=1,
+        in_channels=int(config["in_channels"]),
         out_channels=int(config["out_channels"]),
         kernel_size=[_SIDE] * len(filters),
         strides=strides,

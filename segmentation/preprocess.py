@@ -9,6 +9,7 @@ is coarser or equal, values are interpolated linearly between voxel centres. The
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,7 @@ from scipy import sparse
 
 from segmentation.contract import Float3
 
-AIR_HU, METAL_HU = -1000.0, 1500.0
-HU_PER_UNIT = 1000.0
+AIR_HU = -1000.0
 _SAME = 1e-6  # of a voxel: what rounding of a spacing must not turn into another voxel
 
 Shape3 = tuple[int, int, int]
@@ -88,9 +88,14 @@ def source_index(working: Working, index_zyx: tuple[int, int, int]) -> Shape3:
     return found[0], found[1], found[2]
 
 
-def network_input(hu: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What the network is given of HU: clipped to air and metal, in units of 1000 HU, so -1 to 1.5. float32."""
-    return np.clip(hu, np.float32(AIR_HU), np.float32(METAL_HU)) / np.float32(HU_PER_UNIT)
+def network_input(hu: NDArray[np.float32], windows_hu: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
+    """What the network is given of HU (z, y, x): a channel a window, each from -1 to 1. float32 (windows, z, y, x)."""
+    return np.stack([_windowed(hu, low, high) for low, high in windows_hu])
+
+
+def _windowed(hu: NDArray[np.float32], low: float, high: float) -> NDArray[np.float32]:
+    scaled = (np.asarray(hu, np.float32) - np.float32((low + high) / 2)) * np.float32(2 / (high - low))
+    return np.asarray(np.clip(scaled, np.float32(-1), np.float32(1)), np.float32)
 
 
 def _shape3(shape: Any) -> Shape3:

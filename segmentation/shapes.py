@@ -15,17 +15,27 @@ Mask = NDArray[np.bool_]
 Box = tuple[slice, slice, slice]
 
 
+def dice(one: Mask, other: Mask, *, of_nothing: float = 1.0) -> float:
+    """Overlap of two masks, 2 |one and other| / (|one| + |other|); `of_nothing` when both are empty."""
+    total = int(one.sum()) + int(other.sum())
+    return 2.0 * int((one & other).sum()) / total if total else of_nothing
+
+
 def grown(mask: Mask, sizes: Sequence[int]) -> Mask:
-    """Dilation by a box of odd `sizes` (z, y, x). Separable running maxima cost the same for any size."""
+    """Dilation by a box of `sizes` (z, y, x). Separable running maxima cost the same for any size.
+
+    An even dilation mirrors an even erosion, so that the two together move nothing.
+    """
     out = mask.view(np.uint8)
     for axis, size in enumerate(sizes):
         if size > 1:
-            out = ndimage.maximum_filter1d(out, size, axis=axis, mode="constant", cval=0)
+            origin = -1 if size % 2 == 0 else 0
+            out = ndimage.maximum_filter1d(out, size, axis=axis, mode="constant", cval=0, origin=origin)
     return out.view(bool)
 
 
 def shrunk(mask: Mask, sizes: Sequence[int]) -> Mask:
-    """Erosion by a box of odd `sizes`. The patient goes on beyond the image, so its border does not erode."""
+    """Erosion by a box of `sizes`. The patient goes on beyond the image, so its border does not erode."""
     out = mask.view(np.uint8)
     for axis, size in enumerate(sizes):
         if size > 1:

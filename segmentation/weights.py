@@ -3,10 +3,12 @@
 A model's folder holds `model.json` and a safetensors file (tensors and text, nothing that runs). model.json:
 
     {"id": "head_neck_oar", "version": "1.0.0", "labels": ["Brainstem", ...], "working_spacing_zyx_mm": [3.0, 3.9, 3.9],
-     "roi_zyx": [64, 64, 96], "network": {...}, "weights": {"file": "weights.safetensors", "sha256": "..."}}
+     "windows_hu": [[-1000, 1500], ...], "roi_zyx": [64, 64, 96], "network": {...},
+     "weights": {"file": "weights.safetensors", "sha256": "..."}}
 
-`roi_zyx` is the largest window that the network is given at once. The weights carry id and version too, so that a newer
-model.json beside older weights does not pass. Anything that does not fit raises ModelUnverified and nothing was run.
+Each of `windows_hu` is an input channel. `roi_zyx` is the largest part of a CT that the network is given at once. The
+weights carry id and version too, so that a newer model.json beside older weights does not pass. Anything that does not fit
+raises ModelUnverified and nothing was run.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class ModelDescription:
     version: str
     labels: tuple[str, ...]
     working_spacing_zyx_mm: Float3
+    windows_hu: tuple[tuple[float, float], ...]
     roi_zyx: tuple[int, int, int]
     network: Mapping[str, Any]
     weights_file: str
@@ -119,9 +122,11 @@ def _description(folder: Path, said: Mapping[str, Any]) -> ModelDescription:
         raise ValueError(f"version {version!r}, sha256 {digest!r}")
     if Path(file).name != file:
         raise ValueError(f"weights file {file!r} is not in the model's own folder")
-    network = dict(said["network"])
+    windows, network = tuple((float(low), float(high)) for low, high in said["windows_hu"]), dict(said["network"])
+    if not all(-2000 <= low < high <= 20000 for low, high in windows) or len(windows) != network["in_channels"]:
+        raise ValueError(f"windows_hu {windows}: expected {network['in_channels']} rising pairs")
     return ModelDescription(
-        folder, str(said["id"]), version, labels, (z_mm, y_mm, x_mm), (nz, ny, nx), network, file, digest
+        folder, str(said["id"]), version, labels, (z_mm, y_mm, x_mm), windows, (nz, ny, nx), network, file, digest
     )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 LABELS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", "External")
-NETWORK = {"out_channels": len(LABELS), "filters": [4, 8, 8]}
+WINDOWS_HU = [[-1000, 1500], [-160, 240]]
+NETWORK = {"in_channels": len(WINDOWS_HU), "out_channels": len(LABELS), "filters": [4, 8, 8]}
 
 
 def small_model(folder: Path, *, version: str = "0.0.1", seed: int = 3, **changed: Any) -> Path:
@@ -27,6 +28,7 @@ def small_model(folder: Path, *, version: str = "0.0.1", seed: int = 3, **change
         "version": version,
         "labels": list(LABELS),
         "working_spacing_zyx_mm": [3.0, 3.9, 3.9],
+        "windows_hu": WINDOWS_HU,
         "roi_zyx": [32, 48, 48],
         "network": NETWORK,
         "weights": {"file": "weights.safetensors", "sha256": digest},

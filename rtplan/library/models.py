@@ -11,15 +11,15 @@ import re
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from rtplan.errors import CaseRejected, LibraryInvalid, RtplanError, SafetyStop
+from rtplan.errors import BackendMissing, CaseRejected, LibraryInvalid, RtplanError, SafetyStop
 from rtplan.library.model_settings import ModelSettings
 from rtplan.registry import shelf
 from segmentation.bundle.files import pin
 from segmentation.bundle.spec import shipped_table, shipped_tables
 from segmentation.bundles import BundleSegmenter, bundle_at
-from segmentation.contract import ModelRefused, ModelUnverified, OutputInvalid, Segmenter
+from segmentation.contract import DeviceMissing, ModelRefused, ModelUnverified, OutputInvalid, Segmenter
 
-ModelError = ModelUnverified | ModelRefused | OutputInvalid
+ModelError = ModelUnverified | ModelRefused | DeviceMissing | OutputInvalid
 
 
 @runtime_checkable
@@ -108,7 +108,7 @@ def _covers(table: str, channels: tuple[str, ...]) -> bool:
 
 
 def as_rtplan_error(error: ModelError, model_id: str) -> RtplanError:
-    """A model's refusal as an error that routes: MODEL_UNVERIFIED, MODEL_REFUSED or MODEL_OUTPUT_INVALID."""
+    """A model's refusal as one that routes: MODEL_UNVERIFIED, MODEL_REFUSED, BACKEND_MISSING or MODEL_OUTPUT_INVALID."""
     found = f"model {model_id}: {error}"
     match error:
         case ModelUnverified():
@@ -119,6 +119,8 @@ def as_rtplan_error(error: ModelError, model_id: str) -> RtplanError:
         case ModelRefused():
             expected = "a configured model that can be used on this CT"
             return CaseRejected("MODEL_REFUSED", found, expected, "name another model, or contour by hand")
+        case DeviceMissing():
+            return BackendMissing("BACKEND_MISSING", found, "a device that torch can use", "choose --device cpu")
         case OutputInvalid():
             expected = "finite probabilities, one channel for each structure"
             return SafetyStop("MODEL_OUTPUT_INVALID", found, expected, "contour by hand, and report the model")

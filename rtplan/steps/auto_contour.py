@@ -20,7 +20,17 @@ from rtplan.domain.structures import DrawnBy, Structure
 from rtplan.domain.verdict import Finding, Severity
 from rtplan.errors import CaseRejected, SafetyStop
 from rtplan.library.models import as_rtplan_error, why_unusable
-from segmentation.contract import CtVolume, Doubt, ModelRefused, ModelUnverified, OutputInvalid, Segmentation, Segmenter
+from segmentation.contract import (
+    CtVolume,
+    DeviceMissing,
+    Doubt,
+    ModelRefused,
+    ModelUnverified,
+    OutputInvalid,
+    Segmentation,
+    Segmenter,
+)
+from segmentation.shapes import dice
 
 MIN_ROUND_TRIP_DICE = 0.99
 MAX_SPILL = 0.05  # of an organ's volume, drawn outside the body: more is no grain of the model's coarser grid
@@ -64,7 +74,8 @@ def missing_organs(
     """Those of the lacking organs that the model knows. The model is loaded only when something lacks, and run only then.
 
     A model that refuses the CT leaves the organs out, with a hold. Raises CaseRejected SS_ORGAN_MISSING when one of them
-    is `required`, LibraryInvalid MODEL_UNKNOWN or MODEL_UNVERIFIED, SafetyStop MODEL_OUTPUT_INVALID.
+    is `required`, LibraryInvalid MODEL_UNKNOWN or MODEL_UNVERIFIED, BackendMissing BACKEND_MISSING, SafetyStop
+    MODEL_OUTPUT_INVALID.
     """
     if model_id is None or not lacking:
         return NOTHING_DRAWN
@@ -85,7 +96,7 @@ def missing_organs(
         text = f"{', '.join(names)} not contoured: the model {segmenter.kind} refused: {error}"
         refusal = Finding("MODEL_REFUSED", "hold", text)
         return DrawnOrgans((), (refusal,), tuple(names), (segmenter.kind, segmenter.version))
-    except (ModelUnverified, OutputInvalid) as error:
+    except (ModelUnverified, DeviceMissing, OutputInvalid) as error:
         raise as_rtplan_error(error, segmenter.kind) from error
 
 
@@ -102,7 +113,7 @@ def draw_organs(
 ) -> DrawnOrgans:
     """Organs `names` of a CT as the model sees them; of its other structures nothing is kept.
 
-    Raises what the model raises: ModelUnverified, ModelRefused, OutputInvalid.
+    Raises what the model raises: ModelUnverified, ModelRefused, DeviceMissing, OutputInvalid.
     """
     volume = CtVolume.standard(ct.hu, ct.grid.spacing_zyx_mm, ct.grid.origin_xyz_mm)
     found = segmenter.segment(volume, device=device)
@@ -195,12 +206,6 @@ def as_written(name: str, mask: Mask, grid: Grid) -> Mask:
             "CONTOUR_ROUND_TRIP", f"{name}: its contours give back a Dice of {same:.3f}", f"at least {MIN_ROUND_TRIP_DICE}"
         )
     return back
-
-
-def dice(a: Mask, b: Mask) -> float:
-    """Overlap of two masks, 2 |a and b| / (|a| + |b|); 1 when both are empty."""
-    total = int(a.sum()) + int(b.sum())
-    return 2.0 * int((a & b).sum()) / total if total else 1.0
 
 
 def doubles(drawn: Sequence[Structure], others: Sequence[Structure]) -> list[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from typing import Any
 
@@ -17,41 +16,30 @@ from segmentation.bundle.spec import NameTable
 from segmentation.bundle.windows import blended, checked, rolling_axis
 from segmentation.contract import CtVolume, Doubt, ModelRefused, Segmentation
 
-_DEVICE = re.compile(r"^(cpu|cuda(:[0-9]{1,2})?)$")
-
 
 def segmented(
     files: BundleFiles, channels: tuple[str, ...], names: NameTable, volume: CtVolume, device: str
 ) -> Segmentation:
-    """Run a bundle whose files were verified. Raises ModelUnverified, ModelRefused, OutputInvalid.
+    """Run a bundle whose files were verified. Raises ModelUnverified, ModelRefused, DeviceMissing, OutputInvalid.
 
     Peak memory beside the CT: one float32 copy of it and its preprocessed image, one window's length of all channels along
     the image's longest axis (`windows`), and the masks: each touches only the pages of its own box.
     """
-    _check_device(device)
+    from segmentation.device import torch_device
+
+    placed = str(torch_device(device))
     with warnings.catch_warnings():
         # Deprecations inside a bundle's own configuration are nothing that who segments can act on.
         warnings.simplefilter("ignore")
-        parts = built(files, device)
+        parts = built(files, placed)
         image, grids = _preprocessed(parts, volume)
         structures = [tuple(channels.index(part) for part in union) for union in names.channels.values()]
-        answer = _answered(parts, image, structures, len(channels), device)
+        answer = _answered(parts, image, structures, len(channels), placed)
     axis = rolling_axis(grids[-1].shape)
     order = (axis, *(side for side in range(3) if side != axis))
     view = Grid(ras_affine(volume), ras_view(volume, volume.hu).shape)
     way = way_back(view, grids[:-1], grids[-1].standing(order))
     return _on_the_ct(answer, way, names, volume, _general_doubts(parts.rule, channels, names), parts.rule.exclusive)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    if not _DEVICE.match(device):
-        raise ModelRefused(f"device {device!r} is none of cpu, cuda, cuda:N")
-    if device != "cpu":
-        number = int(device.partition(":")[2] or 0)
-        if not torch.cuda.is_available() or number >= torch.cuda.device_count():
-            raise ModelRefused(f"device {device} is not there")
 
 
 def _preprocessed(parts: Parts, volume: CtVolume) -> tuple[Any, list[Grid]]:

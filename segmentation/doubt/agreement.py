@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from segmentation.doubt.measures import box_of
 from segmentation.evidence import Evidence
+from segmentation.shapes import dice
 
 INSIDE = 0.5
 DOUBTFUL = (0.2, 0.8)
@@ -35,7 +36,7 @@ def agreement_of(evidence: Evidence, name: str) -> dict[str, float]:
     return {
         "expected_dice": _ratio(2.0 * float(p[mask].sum()), float(mask.sum() + p.sum())),
         "members_dice": _members_dice(evidence.members[:, n, box[0], box[1], box[2]]),
-        "levels_dice": _dice(p >= LOOSE, p >= STRICT),
+        "levels_dice": dice(p >= LOOSE, p >= STRICT, of_nothing=0.0),
         "p_inside": float(p[mask].mean()) if mask.any() else 0.0,
         "shell_ratio": _ratio(float(doubtful.sum()), float(_surface(mask).sum())),
         "removed_share": _ratio(float((raw & ~mask).sum()), float(raw.sum())),
@@ -47,13 +48,9 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole > 0 else 0.0
 
 
-def _dice(one: Mask, other: Mask) -> float:
-    return _ratio(2.0 * float((one & other).sum()), float(one.sum() + other.sum()))
-
-
 def _members_dice(members: NDArray[np.bool_]) -> float:
     pairs = [(i, j) for i in range(len(members)) for j in range(i)]
-    return float(np.mean([_dice(members[i], members[j]) for i, j in pairs])) if pairs else 1.0
+    return float(np.mean([dice(members[i], members[j], of_nothing=0.0) for i, j in pairs])) if pairs else 1.0
 
 
 def _surface(mask: Mask) -> Mask:

@@ -10,8 +10,7 @@ from scipy import ndimage
 
 from segmentation.contract import CtVolume, Example, Float3, Segmentation
 from segmentation.orientation import standard_spacing_mm, turn_of
-
-Mask = NDArray[np.bool_]
+from segmentation.shapes import Mask, box_around, filled_plane, grown, shrunk
 
 TISSUE_HU = -350  # between foam and clothes (below -600) and fat (-100), so that thin partial-volume skin stays
 OPENING_MM = 6.0  # parts thinner than this (and than two voxels), such as couch shells and masks, are cut off
@@ -25,6 +24,7 @@ PLATE_MAX_MM = 30.0
 PART_MIN_CC = 50.0
 PART_MIN_FRACTION = 0.002
 SHELL_MM = 3.0
+AIR_VOXELS = 8  # around the tissue that is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class BodyThreshold:
         """
         turn, spacing_zyx_mm = turn_of(volume), standard_spacing_mm(volume)
         tissue = turn.forward(volume.hu) > TISSUE_HU
-        if not tissue.any():
+        box = box_around(tissue, (len(tissue), AIR_VOXELS, AIR_VOXELS))
+        if box is None:
             return Segmentation({}, {})
-        box = _bounding_box(tissue)
         inner = tissue[box]
         body = np.zeros(tissue.shape, bool)
         body[box] = _fill_slices(_patient_parts(_without_couch(inner, spacing_zyx_mm), spacing_zyx_mm), spacing_zyx_mm)
-        shell = _box_filtered(body[box], _reach(SHELL_MM, spacing_zyx_mm), grow=True) & ~body[box]
+        shell = grown(body[box], _reach(SHELL_MM, spacing_zyx_mm)) & ~body[box]
         contact = float(inner[shell].mean()) if shell.any() else 1.0
         mask = np.ascontiguousarray(turn.back(body))
         return Segmentation({"External": mask}, {"External": 1.0 - contact})
@@ -72,30 +72,10 @@ class BodyThreshold:
         )
 
 
-def _bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
-    """Box of a mask in y and x with a voxel of air where there is room; all slices in z."""
-    rows, columns = np.flatnonzero(mask.any(axis=(0, 2))), np.flatnonzero(mask.any(axis=(0, 1)))
-    return slice(None), slice(max(0, rows[0] - 8), rows[-1] + 9), slice(max(0, columns[0] - 8), columns[-1] + 9)
-
-
-def _box_filtered(mask: Mask, sizes_yx: tuple[int, int], *, grow: bool) -> Mask:
-    """Dilation or erosion by a box in each slice; separable running extrema cost the same for any size.
-
-    The patient goes on beyond the image, so its border does not erode. An even dilation mirrors an even erosion.
-    """
-    out = mask.view(np.uint8)
-    for axis, size in zip((1, 2), sizes_yx, strict=True):
-        if grow:
-            out = ndimage.maximum_filter1d(out, size, axis=axis, mode="constant", cval=0, origin=-1 if size % 2 == 0 else 0)
-        else:
-            out = ndimage.minimum_filter1d(out, size, axis=axis, mode="constant", cval=1)
-    return out.view(bool)
-
-
-def _reach(reach_mm: float, spacing_zyx_mm: Float3) -> tuple[int, int]:
-    """Odd box sizes that reach so far to each side, at least one voxel."""
+def _reach(reach_mm: float, spacing_zyx_mm: Float3) -> tuple[int, int, int]:
+    """Odd box sizes (z, y, x) that reach so far to each side of a slice, at least one voxel; nothing along z."""
     ny, nx = (2 * max(1, round(reach_mm / spacing)) + 1 for spacing in spacing_zyx_mm[1:])
-    return ny, nx
+    return 1, ny, nx
 
 
 def _without_couch(tissue: Mask, spacing_zyx_mm: Float3) -> Mask:
@@ -147,7 +127,7 @@ def _patient_parts(tissue: Mask, spacing_zyx_mm: Float3) -> Mask:
     image apart from the patient is a cushion, a head rest or a clip board.
     """
     ny, nx = (max(2, round(OPENING_MM / spacing)) for spacing in spacing_zyx_mm[1:])
-    core = _box_filtered(_box_filtered(tissue, (ny, nx), grow=False), (ny, nx), grow=True)
+    core = grown(shrunk(tissue, (1, ny, nx)), (1, ny, nx))
     labels, count = ndimage.label(core)
     if count == 0:
         return tissue
@@ -161,7 +141,7 @@ def _patient_parts(tissue: Mask, spacing_zyx_mm: Float3) -> Mask:
     keep = np.zeros(count + 1, bool)
     keep[np.array(kept) + 1] = True
     # The opening rounded corners off; within its own reach they come back.
-    return tissue & _box_filtered(keep[labels], _reach(OPENING_MM / 2 + 1, spacing_zyx_mm), grow=True)
+    return tissue & grown(keep[labels], _reach(OPENING_MM / 2 + 1, spacing_zyx_mm))
 
 
 def _is_plate(part: Mask, n_slices: int, spacing_zyx_mm: Float3) -> bool:
@@ -176,17 +156,10 @@ def _is_plate(part: Mask, n_slices: int, spacing_zyx_mm: Float3) -> bool:
 def _fill_slices(body: Mask, spacing_zyx_mm: Float3) -> Mask:
     """Body with its air cavities, slice by slice. A cavity counts when openings of up to 2 CLOSING_MM are shut."""
     box = _reach(CLOSING_MM, spacing_zyx_mm)
-    closed = _box_filtered(_box_filtered(body, box, grow=True), box, grow=False) | body
-    filled = np.stack([_filled(plane) for plane in closed])
-    cavity = _box_filtered(filled & ~closed, box, grow=True) & filled
-    return np.stack([_filled(plane) for plane in body | cavity])
-
-
-def _filled(plane: Mask) -> Mask:
-    """A plane with every hole that does not reach the border. Faster than repeated dilation on large planes."""
-    padded = np.pad(~plane, 1, constant_values=True)
-    labels, _ = ndimage.label(padded)
-    return np.asarray((labels != labels[0, 0])[1:-1, 1:-1])
+    closed = shrunk(grown(body, box), box) | body
+    filled = np.stack([filled_plane(plane) for plane in closed])
+    cavity = grown(filled & ~closed, box) & filled
+    return np.stack([filled_plane(plane) for plane in body | cavity])
 
 
 PLUGIN = BodyThreshold()

@@ -11,25 +11,25 @@ from monai.transforms import GaussianSmooth
 from numpy.typing import NDArray
 
 from segmentation.preprocess import AIR_HU, network_input
-from segmentation.training.data import LABELS, Case
+from segmentation.training.data import LABELS, WINDOWS_HU, Case
 
 Shape3 = tuple[int, int, int]
 EXTERNAL = LABELS.index("External")
 LEFT, RIGHT = LABELS.index("Parotid_L"), LABELS.index("Parotid_R")
-TURN_DEG, SCALE, STRETCH, BEND_VOXELS = 12.0, 0.18, 0.06, 2.0
+TURN_DEG, SCALE, STRETCH, BEND_VOXELS = 8.0, 0.12, 0.04, 1.2
 KNOTS: Shape3 = (5, 5, 6)  # of the smooth deformation
 
 
 def sample(
-    case: Case, patch: Shape3, rng: np.random.Generator
+    case: Case, patch: Shape3, rng: np.random.Generator, mirror_chance: float = 0.5
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """A patch of a patient: input (1, z, y, x), labels (n, z, y, x) of 0 and 1, and what is known (n, z, 1, 1)."""
+    """A patch of a patient: input (windows, z, y, x), labels (n, z, y, x) of 0 and 1, and what is known (n, z, 1, 1)."""
     hu, bits, known = _moved(case, patch, rng)
-    if rng.random() < 0.5:
+    if rng.random() < mirror_chance:
         hu, bits, known = _mirrored(hu, bits, known)
     hu = _surrounded(_recoloured(hu, bits, case.phantom, rng), (bits >> EXTERNAL & 1).astype(bool), rng)
     labels = (bits[None] >> np.arange(len(LABELS), dtype=np.uint8)[:, None, None, None] & 1).astype(np.float32)
-    return network_input(hu)[None], labels, known[:, :, None, None].astype(np.float32)
+    return network_input(hu, WINDOWS_HU), labels, known[:, :, None, None].astype(np.float32)
 
 
 def _moved(
@@ -100,9 +100,9 @@ def _recoloured(
             hu = hu + np.float32(rng.normal(0, 25)) * (bits >> b & 1)
         hu = hu + np.where(hu > -300, np.float32(rng.normal(0, 30)), np.float32(0))
     if rng.random() < 0.5:
-        hu = np.where(hu > -950, hu * np.float32(rng.uniform(0.9, 1.1)) + np.float32(rng.normal(0, 15)), hu)
+        hu = np.where(hu > -950, hu * np.float32(rng.uniform(0.93, 1.07)) + np.float32(rng.normal(0, 10)), hu)
     if rng.random() < 0.4:
-        hu = hu + rng.standard_normal(hu.shape, np.float32) * np.float32(rng.uniform(5, 60))
+        hu = hu + rng.standard_normal(hu.shape, np.float32) * np.float32(rng.uniform(3, 35))
     if rng.random() < 0.2:
         hu = np.asarray(GaussianSmooth(sigma=float(rng.uniform(0.3, 0.8)))(torch.from_numpy(hu)[None])[0])
     return hu.astype(np.float32)

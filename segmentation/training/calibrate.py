@@ -1,8 +1,10 @@
 """Make `calibration.json`, or judge one: how sure a model may be, and where its doubts begin.
 
 `python -m segmentation.training.calibrate --data DIR --checkpoint FILE [--checkpoint FILE ...] --envelopes FOLDER -o FILE`
-fits on the calibration patients of the split, never on others, as they are and under conditions in which the network fails;
-further checkpoints add the mistakes of a network less trained. `--split validation --calibration FOLDER` only counts.
+fits on the calibration patients of the split, as they are and under conditions in which the network fails, and on training
+patients as they are: many ordinary contours, on which a network of few steps is hardly better than on others (the report
+says by how much). Further checkpoints add the mistakes of a network less trained. `--split validation --calibration FOLDER`
+only counts.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segmentation.doubt.assess import assess, confidence_inputs
 from segmentation.doubt.body import body_of
@@ -24,6 +25,7 @@ from segmentation.doubt.calibration import INPUTS, Calibration, Limits, dumped, 
 from segmentation.doubt.envelopes import Envelopes, load_envelopes
 from segmentation.doubt.measures import shapes_of
 from segmentation.doubt.plausibility import oddities
+from segmentation.shapes import dice
 from segmentation.training.data import split_ids
 from segmentation.training.envelopes import rounded
 from segmentation.training.fit import Sample, conditions_of, fitted, left_out, tally_of
@@ -41,16 +43,18 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry of the command."""
     options = _parser().parse_args(arguments)
     envelopes = load_envelopes(options.envelopes)
-    conditions = tuple(CONDITIONS) if options.split == "calibration" else (AS_IT_IS,)
-    samples: list[Sample] = []
-    for trial in _trials(options, conditions):
-        samples += samples_of(trial, envelopes)
-        _say(f"{trial.case_id} {trial.condition}: {len(samples)} structures so far")
     if options.split == "validation":
+        samples = _samples(options, envelopes, split_ids("validation"), (AS_IT_IS,))
         report(samples, load_calibration(options.calibration))
         return
+    held = _samples(options, envelopes, split_ids("calibration"), tuple(CONDITIONS))
+    trained = _samples(options, envelopes, split_ids("train")[: options.training_patients], (AS_IT_IS,))
+    samples = held + trained
     calibration = fitted(samples)
     report(samples, calibration)
+    for who, own in (("calibration", [s for s in held if s.condition == AS_IT_IS]), ("training", trained)):
+        means = {n: np.mean([s.dice for s in own if s.name == n]) for n in sorted({s.name for s in own})}
+        _say(f"mean Dice, {who} patients as they are: " + "  ".join(f"{n} {value:.2f}" for n, value in means.items()))
     count, error = left_out(samples)
     _say(f"patient left out: {count.told()}   mean error of the confidence {error:.3f}")
     options.output.write_text(json.dumps(rounded(dumped(calibration)), indent=1) + "\n", encoding="utf-8")
@@ -66,14 +70,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--calibration", type=Path, help="folder with the calibration.json to judge")
     parser.add_argument("--split", choices=("calibration", "validation"), default="calibration")
     parser.add_argument("--patients", type=int, help="only so many patients of the split")
+    parser.add_argument("--training-patients", type=int, default=60, help="so many training patients as they are")
     parser.add_argument("--cache", type=Path, required=True, help="where the network's answers are kept")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("-o", "--output", type=Path, help="the calibration.json to write")
     return parser
 
 
-def _trials(options: argparse.Namespace, conditions: Sequence[str]) -> Iterable[Trial]:
-    truths = [truth_of(options.data, case_id) for case_id in split_ids(options.split)[: options.patients]]
+def _samples(
+    options: argparse.Namespace, envelopes: Envelopes, case_ids: Sequence[str], conditions: Sequence[str]
+) -> list[Sample]:
+    samples: list[Sample] = []
+    for trial in _trials(options, case_ids[: options.patients], conditions):
+        samples += samples_of(trial, envelopes)
+        _say(f"{trial.case_id} {trial.condition}: {len(samples)} structures so far")
+    return samples
+
+
+def _trials(options: argparse.Namespace, case_ids: Sequence[str], conditions: Sequence[str]) -> Iterable[Trial]:
+    truths = [truth_of(options.data, case_id) for case_id in case_ids]
     if options.model is not None:
         model = model_of_folder(options.model, options.model_id, options.device)
         yield from trials(model, model.description.weights_sha256[:16], truths, conditions, options.cache)
@@ -98,13 +113,10 @@ def samples_of(trial: Trial, envelopes: Envelopes) -> list[Sample]:
             continue
         codes = {d.code for d in doubts if d.structure == name and d.severity != "info" and d.code not in MOVED}
         excess = max((abs(o.excess) for o in odd.get(name, ())), default=0.0)
-        dice = _dice(reference, drawn)
-        found.append(Sample(trial.case_id, trial.condition, name, dice, inputs.get(name), excess, frozenset(codes)))
+        found.append(
+            Sample(trial.case_id, trial.condition, name, dice(reference, drawn), inputs.get(name), excess, frozenset(codes))
+        )
     return found
-
-
-def _dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    return 2.0 * float((one & other).sum()) / float(one.sum() + other.sum())
 
 
 def report(samples: Sequence[Sample], calibration: Calibration) -> None:

@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from segmentation.device import torch_device
 from segmentation.evidence import Evidence
-from segmentation.inference import Model, load_model, torch_device
+from segmentation.inference import Model, load_model
 from segmentation.network import build_network
 from segmentation.postprocess import cleaned
-from segmentation.training.data import LABELS, SPACING_ZYX_MM
+from segmentation.training.data import LABELS, PATCH_ZYX, SPACING_ZYX_MM, WINDOWS_HU
 from segmentation.training.truth import Truth
 from segmentation.weights import ModelDescription, read_description
 
-ROI_ZYX = (64, 64, 96)
 AIR_HU = -1000.0
 
 Volume = NDArray[np.float32]
@@ -112,7 +112,8 @@ def model_of_checkpoint(path: Path, device: str) -> Model:
         version=step,
         labels=LABELS,
         working_spacing_zyx_mm=SPACING_ZYX_MM,
-        roi_zyx=ROI_ZYX,
+        windows_hu=WINDOWS_HU,
+        roi_zyx=PATCH_ZYX,
         network=state["config"],
         weights_file=path.name,
         weights_sha256="",

@@ -8,7 +8,7 @@ from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
 
 from segmentation.preprocess import network_input
-from segmentation.training.data import LABELS, Case
+from segmentation.training.data import LABELS, WINDOWS_HU, Case
 
 
 def probabilities(
@@ -16,7 +16,7 @@ def probabilities(
 ) -> NDArray[np.float32]:
     """(labels, z, y, x) float32 of a CT (z, y, x) HU on the working grid, without an ensemble."""
     inferer = SlidingWindowInferer(roi_size=patch, overlap=0.25, mode="gaussian", padding_mode="constant", cval=-1.0)
-    x = torch.from_numpy(network_input(hu.astype(np.float32)))[None, None].to(device)
+    x = torch.from_numpy(network_input(hu.astype(np.float32), WINDOWS_HU))[None].to(device)
     with torch.inference_mode(), torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
         logits = inferer(x, network.eval())
     return np.asarray(torch.sigmoid(logits[0].float()).cpu().numpy())

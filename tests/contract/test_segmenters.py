@@ -316,9 +316,9 @@ def test_two_halves_of_an_organ_are_told(monkeypatch, network):
 
 def test_logits_that_are_no_numbers_end_it(monkeypatch, network):
     def broken(hu: Array) -> Array:
-        raise OutputInvalid("member 'mirrored' of head_neck_oar: logits that are not finite")
+        raise OutputInvalid("member 'larger' of head_neck_oar: logits that are not finite")
 
-    with pytest.raises(OutputInvalid, match="mirrored"):
+    with pytest.raises(OutputInvalid, match="larger"):
         answering(monkeypatch, network, broken)
 
 

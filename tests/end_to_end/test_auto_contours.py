@@ -15,6 +15,7 @@ import pytest
 from ct_series import write_series
 from drawn_organs import VERSION, PaintedModel
 from small_rtstruct import Drawing, block, write_drawing
+from tiny_protocol import organ_goal, tiny_protocol
 
 from rtplan import contouring
 from rtplan.cli.main import run
@@ -23,48 +24,30 @@ from rtplan.dicom.read_rtstruct import read_rtstruct
 from rtplan.domain.case import Order
 from rtplan.domain.contours import rasterise
 from rtplan.domain.progress import silent
-from rtplan.errors import CaseRejected
+from rtplan.errors import BackendMissing, CaseRejected
 from rtplan.library.machines import load_machine
 from rtplan.library.protocols import load_protocol
 from rtplan.pipeline import contoured, plan_case, prepare, provenance, read_inputs
-from segmentation.contract import Doubt, ModelRefused, ModelUnverified, OutputInvalid
+from segmentation.contract import DeviceMissing, Doubt, ModelRefused, ModelUnverified, OutputInvalid
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "sample_data" / "head_neck"
 SHIPPED = ROOT / "segmentation" / "shipped" / "head_neck_oar" / "model.json"
 MACHINE = "generic_6mv"
 SHAPE_ZYX, SPACING_ZYX_MM, ORIGIN_XYZ_MM = (25, 60, 60), (3.0, 3.0, 3.0), (-88.5, -88.5, -36.0)
-PROTOCOL = """
-id: tiny
-version: "1.0"
-title: A tiny site
-status: unverified
-sources: {made_up: "made up"}
-fractions: 25
-levels: [{target: PTV_5000, dose_gy: 50, names: ['PTV_5000']}]
-nested_targets: false
-target_skin_crop_mm: 0
-target_margin_mm: 3
-organs:
-  - {name: SpinalCord, names: ['SpinalCord', 'Cord'], required: REQUIRED}
-  - {name: Larynx, names: ['Larynx']}
-  - {name: Lips, names: ['Lips']}
-helpers: [{name: zRing_1, kind: ring, of: [PTV_5000], inner_mm: 3, outer_mm: 15}]
-goals:
-  - {structure: PTV_5000, goal: 'D95[Gy] >= 47.5', priority: 1, source: made_up, status: unverified}
-  - {structure: SpinalCord, goal: 'D0.03cc[Gy] <= 60', priority: 2, source: made_up, status: unverified}
-  - {structure: Lips, goal: 'Mean[Gy] <= 20', priority: 5, source: made_up, status: unverified}
-objectives:
-  - {structure: PTV_5000, kind: underdose, parameters: {dose_gy: 50}, weight: 100}
-  - {structure: PTV_5000, kind: overdose, parameters: {dose_gy: 52}, weight: 50}
-  - {structure: Larynx, kind: mean_dose, parameters: {dose_gy: 20}, weight: 1}
-beams: {gantry_angles_deg: [0, 120, 240], collimator_angle_deg: 0}
-normalisation: {structure: PTV_5000, metric: 'D50[Gy]', value: 50}
-beamlet_mm: 5
-dose_grid_mm: 4
-optimisation_grid_mm: 4
-segments_per_beam: 2
-"""
+
+
+def protocol_needing(required: bool) -> str:
+    """The small protocol with three organs; whether the cord is required."""
+    organs = [
+        {"name": "SpinalCord", "names": ["SpinalCord", "Cord"], "required": required},
+        {"name": "Larynx", "names": ["Larynx"]},
+        {"name": "Lips", "names": ["Lips"]},
+    ]
+    goals = [organ_goal("SpinalCord", "D0.03cc[Gy] <= 60", 2), organ_goal("Lips", "Mean[Gy] <= 20", 5)]
+    return tiny_protocol(
+        organs, goals, [{"structure": "Larynx", "kind": "mean_dose", "parameters": {"dose_gy": 20}, "weight": 1}]
+    )
 
 
 def box(x: slice, y: slice, z: slice = slice(4, 21)) -> np.ndarray:
@@ -95,7 +78,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
         block(name, "ORGAN", (20 + 12 * i, -12, 30 + 12 * i, 0), range(4, 21)) for i, name in enumerate(("Larynx", "Lips"))
     )]))  # fmt: skip
     for required in ("true", "false"):
-        (folder / f"{required}.yaml").write_text(PROTOCOL.replace("REQUIRED", required))
+        (folder / f"{required}.yaml").write_text(protocol_needing(required == "true"))
     return folder
 
 
@@ -149,6 +132,12 @@ def test_a_refusing_model_holds_the_case_or_ends_it(case: Path):
     assert severities(patient.findings)["MODEL_REFUSED"] == "hold"
     with pytest.raises(CaseRejected, match="SS_ORGAN_MISSING"):
         prepared(case, refusing, required="true")
+
+
+def test_an_absent_device_of_the_model_ends_the_case_and_nothing_takes_its_place(case: Path):
+    # mutant: a hold, as when the model refuses the CT
+    with pytest.raises(BackendMissing, match="BACKEND_MISSING"):
+        prepared(case, PaintedModel(error=DeviceMissing("device 'cuda' was asked for")))
 
 
 def test_without_a_structure_set_no_target_is_invented(case: Path, tmp_path: Path):

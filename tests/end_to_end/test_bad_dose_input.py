@@ -14,6 +14,7 @@ from ct_series import on_all, on_slice, write_series
 from pydicom.dataset import Dataset
 from small_plan import prescription
 from small_rtstruct import Drawing, block, write_drawing
+from tiny_protocol import tiny_protocol
 
 from kernels.contract import BackendUnavailable
 from rtplan.cli.main import run
@@ -32,31 +33,7 @@ SPACING_ZYX_MM = (3.0, 3.0, 3.0)
 ORIGIN_XYZ_MM = (-88.5, -88.5, -36.0)
 SHAPE_ZYX = (25, 60, 60)
 ISOCENTRE = (0.0, 0.0, 0.0)
-PROTOCOL = """
-id: tiny
-version: "1.0"
-title: A tiny site
-status: unverified
-sources: {made_up: "made up"}
-fractions: 25
-levels: [{target: PTV_5000, dose_gy: 50, names: ['PTV_5000']}]
-nested_targets: false
-target_skin_crop_mm: 0
-target_margin_mm: 3
-organs: []
-helpers: [{name: zRing_1, kind: ring, of: [PTV_5000], inner_mm: 3, outer_mm: 15}]
-goals: [{structure: PTV_5000, goal: 'D95[Gy] >= 47.5', priority: 1, source: made_up, status: unverified}]
-objectives:
-  - {structure: PTV_5000, kind: underdose, parameters: {dose_gy: 50}, weight: 100}
-  - {structure: PTV_5000, kind: overdose, parameters: {dose_gy: 52}, weight: 50}
-  - {structure: zRing_1, kind: overdose, parameters: {dose_gy: 40}, weight: 3}
-beams: {gantry_angles_deg: [0, 120, 240], collimator_angle_deg: 0}
-normalisation: {structure: PTV_5000, metric: 'D50[Gy]', value: 50}
-beamlet_mm: 5
-dose_grid_mm: 4
-optimisation_grid_mm: 4
-segments_per_beam: 2
-"""
+PROTOCOL = tiny_protocol([], [], [{"structure": "zRing_1", "kind": "overdose", "parameters": {"dose_gy": 40}, "weight": 3}])
 
 
 def body(metal_hu: int | None = None) -> np.ndarray:

@@ -18,9 +18,10 @@ from rtplan.domain.structures import Contour, ContourSet, DrawnBy, RoiContours, 
 from rtplan.domain.verdict import Finding
 from rtplan.errors import CaseRejected, LibraryInvalid, SafetyStop
 from rtplan.steps import auto_contour
-from rtplan.steps.auto_contour import NOTHING_DRAWN, DrawnOrgans, as_written, dice, draw_organs, middle, missing_organs
+from rtplan.steps.auto_contour import NOTHING_DRAWN, DrawnOrgans, as_written, draw_organs, middle, missing_organs
 from rtplan.steps.segment import lacking_organs, needed_organs, structures_from_contours
 from segmentation.contract import Doubt, ModelRefused, ModelUnverified, OutputInvalid
+from segmentation.shapes import dice
 
 CT = small_ct()
 BODY = np.zeros(GRID.shape_zyx, bool)

@@ -32,7 +32,7 @@ from segmentation.bundle.reduce import EachForItself, OneLabel
 from segmentation.bundle.spec import NameTable, shipped_table
 from segmentation.bundle.windows import blended, checked, rolling_axis
 from segmentation.bundles import BundleSegmenter
-from segmentation.contract import CtVolume, ModelRefused, ModelUnverified, OutputInvalid
+from segmentation.contract import CtVolume, DeviceMissing, ModelRefused, ModelUnverified, OutputInvalid
 
 SHAPE = (20, 24, 28)
 IMAGE = {"keys": "image"}
@@ -359,7 +359,7 @@ class _Touch:
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:x", "cuda:7", ""])
 def test_device_that_is_not_there(small, device):
-    with pytest.raises(ModelRefused, match="device"):
+    with pytest.raises(DeviceMissing, match="device"):
         small.segment(phantom(SHAPE)[0], device=device)
 
 

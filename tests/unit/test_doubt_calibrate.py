@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from doubt_bodies import NAMES, SHIPPED, envelopes, moved, patient, sure
 
 from segmentation.doubt import load_calibration
 from segmentation.training import calibrate
+from segmentation.training.data import split_ids
 from segmentation.training.predict import CONDITIONS, Shown, Trial
 
 
@@ -51,12 +53,21 @@ def test_the_command_writes_a_calibration_and_says_both_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     trials = [_trial(f"pt {patient_number}", shift) for patient_number in range(2) for shift in (0, 2, 6)]
-    monkeypatch.setattr(calibrate, "_trials", lambda *_: iter(trials))
+    asked: list[tuple[str, ...]] = []
+
+    def given(_: object, case_ids: tuple[str, ...], conditions: tuple[str, ...]) -> Iterator[Trial]:
+        asked.append(tuple(part for part in ("train", "calibration", "validation") if set(case_ids) <= set(split_ids(part))))
+        asked.append(conditions)
+        return iter(trials)
+
+    monkeypatch.setattr(calibrate, "_trials", given)
     folders = ["--data", str(tmp_path), "--envelopes", str(SHIPPED), "--cache", str(tmp_path)]
     calibrate.main([*folders, "-o", str(tmp_path / "calibration.json")])
     assert load_calibration(tmp_path).limits.flag_confidence > 0
     told = capsys.readouterr().out
     assert "patient left out: Dice < 0.6:" in told and "Dice > 0.8:" in told
+    # mutant: fit on the validation patients; mutant: show training patients under conditions that fail
+    assert asked == [("calibration",), tuple(CONDITIONS), ("train",), ("as it is",)]
     before = (tmp_path / "calibration.json").read_bytes()
     calibrate.main([*folders, "--split", "validation", "--calibration", str(tmp_path)])
     assert "patient left out" not in capsys.readouterr().out

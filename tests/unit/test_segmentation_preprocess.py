@@ -109,6 +109,8 @@ def test_what_is_not_of_the_grid_is_refused():
 
 
 def test_network_input_is_clipped_and_scaled():
-    hu = np.array([-2000, -1000, 0, 40, 3000], np.float32)
-    np.testing.assert_allclose(network_input(hu), [-1, -1, 0, 0.04, 1.5], atol=1e-7)
-    assert network_input(hu).dtype == np.float32
+    # mutant: the same window in every channel
+    hu = np.array([-2000, -1000, 0, 40, 500, 3000], np.float32)
+    given = network_input(hu, ((-1000.0, 1000.0), (-160.0, 240.0)))
+    np.testing.assert_allclose(given, [[-1, -1, 0, 0.04, 0.5, 1], [-1, -1, -0.2, 0, 1, 1]], atol=1e-6)
+    assert given.dtype == np.float32

@@ -111,6 +111,9 @@ def test_file_beyond_its_limit_is_not_read(folder, name, most):
         {"roi_zyx": [32, 40, 48]},
         {"working_spacing_zyx_mm": [3.0, 3.9]},
         {"working_spacing_zyx_mm": [3.0, 3.9, float("nan")]},
+        {"windows_hu": [[-1000, 1500]]},
+        {"windows_hu": [[-1000, 1500], [240, -160]]},
+        {"windows_hu": [[-1000, 1500], [-160, float("nan")]]},
         {"version": "newest"},
         {"weights": {"file": "../weights.safetensors", "sha256": "0" * 64}},
         {"weights": {"file": "weights.safetensors", "sha256": "0"}},
@@ -133,7 +136,7 @@ def test_description_that_is_no_json_or_too_deep_is_refused(folder):
 
 def test_weights_of_another_network_are_refused(folder):
     said = json.loads((folder / "model.json").read_text())["network"]
-    for network in (said | {"filters": [8, 8, 8]}, said | {"filters": [4, 8]}, {"out_channels": 8}):
+    for network in (said | {"filters": [8, 8, 8]}, said | {"filters": [4, 8]}, {"in_channels": 2, "out_channels": 8}):
         change(folder, network=network)
         with pytest.raises(ModelUnverified, match="do not fit"):
             load_model(read_description(folder, ID), "cpu")

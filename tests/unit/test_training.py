@@ -9,7 +9,19 @@ import torch
 from segmentation.training.augment import sample
 from segmentation.training.data import LABELS, Case, load_case, split_ids
 from segmentation.training.loss import masked_loss
-from segmentation.training.train import PHANTOM_SHARE, PRIOR_LOGIT, Run, Settings, chances, last_convolution
+from segmentation.training.train import (
+    DECAY_SHARE,
+    INSIDE_STEPS,
+    INSIDE_WEIGHT,
+    PHANTOM_SHARE,
+    PRIOR_LOGIT,
+    WAKE_STEPS,
+    WAKE_WEIGHT,
+    Run,
+    Settings,
+    chances,
+    last_convolution,
+)
 
 CORD, LARYNX, EXTERNAL = LABELS.index("SpinalCord"), LABELS.index("Larynx"), LABELS.index("External")
 LEFT, RIGHT = LABELS.index("Parotid_L"), LABELS.index("Parotid_R")
@@ -166,24 +178,60 @@ def test_a_resumed_run_is_the_run(case, tmp_path):
 
 def test_the_learning_rate_is_the_same_for_every_length_until_it_decays():
     short, long = Settings(steps=1000), Settings(steps=10000)
-    assert [short.learning_rate_at(s) for s in range(700)] == [long.learning_rate_at(s) for s in range(700)]
-    assert short.learning_rate_at(999) < 0.01 * short.learning_rate
+    constant = round(short.steps * (1 - DECAY_SHARE))
+    assert [short.learning_rate_at(s) for s in range(constant)] == [long.learning_rate_at(s) for s in range(constant)]
+    assert short.learning_rate_at(999) < 0.01 * short.learning_rate < long.learning_rate_at(999)
 
 
-def test_a_revived_structure_begins_at_its_prior_and_learns_at_once(case):
-    # mutant: keep the optimiser's memory of the channel
-    settings = Settings(steps=8, filters=(4, 8, 8), patch=PATCH)
-    run = Run(settings, "cpu")
-    last, other = last_convolution(run.network), LARYNX
+def test_hidden_kernels_take_orthogonal_steps_and_others_do_not(case):
+    # mutant: AdamW for all; mutant: a matrix that is a copy of its kernel
+    run = Run(Settings(steps=8, filters=(4, 8, 8), patch=PATCH), "cpu")
+    kernels = [p for p in run.network.parameters() if p.ndim == 5]
+    before = [p.detach().clone() for p in kernels]
+    run.advance([case], np.array([1.0]))
+    steps = [(p.detach() - b).permute(0, 2, 3, 4, 1).flatten(1) for p, b in zip(kernels, before, strict=True)]
+    spread = [float(s.max() / s.min()) for s in (torch.linalg.svdvals(step) for step in steps[1:-1])]
+    assert max(spread) < 3  # Muon's five iterations leave singular values between 0.7 and 1.2
+    assert all(step.any() for step in steps)
+
+
+def test_a_voxel_inside_counts_more_at_first_and_after_a_structure_was_woken():
+    settings = Settings()
+    assert settings.inside_weight_at(0) == INSIDE_WEIGHT
+    assert settings.inside_weight_at(INSIDE_STEPS) == settings.inside_weight_at(settings.steps) == 1
+    assert settings.inside_weight_at(2000, woken_step=2000) == WAKE_WEIGHT
+    assert settings.inside_weight_at(2000 + WAKE_STEPS, woken_step=2000) == 1
+
+
+def test_the_inside_weight_is_of_its_structure():
+    # mutant: the first weight for all
+    labels, known = torch.ones(1, 8, 4, 5, 6), torch.ones(1, 8, 4, 1, 1)
+    logits = torch.zeros(1, 8, 4, 5, 6, requires_grad=True)
+    masked_loss(logits, labels, known, [1.0] * 7 + [10.0]).backward()
+    plain = torch.zeros(1, 8, 4, 5, 6, requires_grad=True)
+    masked_loss(plain, labels, known).backward()
+    assert torch.equal(logits.grad[0, :7], plain.grad[0, :7])
+    assert (logits.grad[0, 7].abs() > 5 * plain.grad[0, 7].abs()).all()
+
+
+def test_a_structure_that_sank_to_nothing_begins_again_at_its_prior(case, tmp_path):
+    # mutant: keep the optimiser's memory of the channel; mutant: forget what was woken in the checkpoint
+    run = Run(Settings(steps=8, filters=(4, 8, 8), patch=PATCH), "cpu")
+    last, weights = last_convolution(run.network), np.array([1.0])
     for _ in range(3):
-        run.advance([case], np.array([1.0]))
-    before = last.weight[other].clone()
-    run.revive("SpinalCord")
-    memory = [v[CORD] for p in (last.weight, last.bias) for v in run.optimizer.state[p].values() if v.shape == p.shape]
-    assert len(memory) == 4
-    assert not any(v.any() for v in memory)
+        run.advance([case], weights)
+    with torch.no_grad():
+        last.bias.fill_(3.0)
+        last.bias[CORD] = -40.0
+    before = last.weight[LARYNX].clone()
+    assert run.wake([case]) == ["SpinalCord"]
+    assert not any(memory.any() for memory in run.optimizer.memory(last, CORD))
     assert not last.weight[CORD].any()
     assert float(last.bias[CORD].detach()) == PRIOR_LOGIT
-    assert torch.equal(last.weight[other], before)
-    run.advance([case], np.array([1.0]))
+    assert torch.equal(last.weight[LARYNX], before)
+    run.advance([case], weights)
     assert last.weight[CORD].any()
+    run.save(tmp_path / "checkpoint.pt")
+    again = Run(run.settings, "cpu")
+    again.resume(tmp_path / "checkpoint.pt")
+    assert again.woken == {"SpinalCord": 3}
