@@ -13,7 +13,16 @@ import pytest
 from numpy.typing import NDArray
 
 from rtplan.registry import shelf
-from segmentation.contract import VOCABULARY, CtVolume, ModelRefused, ModelUnverified, OutputInvalid, Segmentation, Segmenter
+from segmentation.contract import (
+    VOCABULARY,
+    CtVolume,
+    DeviceMissing,
+    ModelRefused,
+    ModelUnverified,
+    OutputInvalid,
+    Segmentation,
+    Segmenter,
+)
 from segmentation.models import head_neck_oar
 from segmentation.models.head_neck_oar import SHIPPED, HeadNeckOar
 from segmentation.orientation import standard_spacing_mm, turn_of
@@ -230,7 +239,7 @@ def test_five_slices_a_short_scan_and_air_are_refused(network):
 
 
 def test_absent_device_is_refused(network):
-    with pytest.raises(ModelRefused, match="device"):
+    with pytest.raises(DeviceMissing, match="device"):
         network.segment(small(network), device="cuda:99")
 
 
