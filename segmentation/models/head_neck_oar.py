@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 KIND = "head_neck_oar"
 LABELS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Larynx", "Bone_Mandible", BODY)
+# What the network is shown, a channel each: air to metal, and fat against gland and muscle, which the first one hides:
+# 160 HU are 6 % of its range.
+WINDOWS_HU = ((-1000.0, 1500.0), (-160.0, 240.0))
 SHIPPED = Path(__file__).parents[1] / "shipped" / KIND
 
 MIN_SLICES, MIN_LENGTH_MM = 6, 40.0
@@ -173,6 +176,8 @@ def _described(folder: Path) -> ModelDescription:
     description = read_description(folder, KIND)
     if description.labels != LABELS:
         raise ModelUnverified(f"{folder} has channels {description.labels}, expected {LABELS}")
+    if description.windows_hu != WINDOWS_HU:
+        raise ModelUnverified(f"{folder} shows the network the windows {description.windows_hu}, expected {WINDOWS_HU}")
     return description
 
 

@@ -10,8 +10,9 @@ import torch
 from monai.transforms import GaussianSmooth
 from numpy.typing import NDArray
 
+from segmentation.models.head_neck_oar import WINDOWS_HU
 from segmentation.preprocess import AIR_HU, network_input
-from segmentation.training.data import LABELS, WINDOWS_HU, Case
+from segmentation.training.data import LABELS, Case
 
 Shape3 = tuple[int, int, int]
 EXTERNAL = LABELS.index("External")

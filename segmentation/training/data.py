@@ -20,9 +20,6 @@ LABELS = ("Brainstem", "SpinalCord", "Parotid_L", "Parotid_R", "Esophagus", "Lar
 SPACING_ZYX_MM: Float3 = (3.0, 3.9, 3.9)
 # What a step is taught on, and what the network is asked about at once: it normalises by means over such a part.
 PATCH_ZYX = (64, 64, 80)
-# What the network is shown, a channel each: air to metal, and fat against gland and muscle, which the first one hides:
-# 160 HU are 6 % of its range.
-WINDOWS_HU = ((-1000.0, 1500.0), (-160.0, 240.0))
 SPLIT_FILE = Path(__file__).parent / "split.json"
 TG263_OF_OPENKBP = {"RightParotid": "Parotid_R", "LeftParotid": "Parotid_L", "Mandible": "Bone_Mandible"}
 # Drawn only as far down as the fields reach, though the organ goes on: below the last slice it is unknown, not absent.

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
+from segmentation.models.head_neck_oar import WINDOWS_HU
 from segmentation.network import own_tensors
-from segmentation.training.data import LABELS, PATCH_ZYX, SPACING_ZYX_MM, WINDOWS_HU
+from segmentation.training.data import LABELS, PATCH_ZYX, SPACING_ZYX_MM
 from segmentation.training.train import Settings
 from segmentation.weights import MODEL_FILE, write_weights
 

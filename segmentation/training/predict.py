@@ -19,9 +19,10 @@ from scipy import ndimage
 from segmentation.device import torch_device
 from segmentation.evidence import Evidence
 from segmentation.inference import Model, load_model
+from segmentation.models.head_neck_oar import WINDOWS_HU
 from segmentation.network import build_network
 from segmentation.postprocess import cleaned
-from segmentation.training.data import LABELS, PATCH_ZYX, SPACING_ZYX_MM, WINDOWS_HU
+from segmentation.training.data import LABELS, PATCH_ZYX, SPACING_ZYX_MM
 from segmentation.training.truth import Truth
 from segmentation.weights import ModelDescription, read_description
 

@@ -7,8 +7,9 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from numpy.typing import NDArray
 
+from segmentation.models.head_neck_oar import WINDOWS_HU
 from segmentation.preprocess import network_input
-from segmentation.training.data import LABELS, WINDOWS_HU, Case
+from segmentation.training.data import LABELS, Case
 
 
 def probabilities(

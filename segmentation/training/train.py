@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from segmentation.models.head_neck_oar import WINDOWS_HU
 from segmentation.network import build_network
 from segmentation.training.augment import sample
 from segmentation.training.curves import draw_curves
-from segmentation.training.data import LABELS, PATCH_ZYX, WINDOWS_HU, Case, load_case, load_cases, split_ids
+from segmentation.training.data import LABELS, PATCH_ZYX, Case, load_case, load_cases, split_ids
 from segmentation.training.loss import masked_loss
 from segmentation.training.optimizer import CHANNELS_LAST, Optimizer
 from segmentation.training.score import mean_dice, probabilities

@@ -227,6 +227,12 @@ def test_channels_in_another_order_are_refused(tmp_path, network):
         changed_model(tmp_path, labels=labels).segment(small(network))
 
 
+def test_other_windows_than_the_weights_were_trained_on_are_refused(tmp_path, network):
+    # mutant: no look at windows_hu, which the weights' hash does not hold
+    with pytest.raises(ModelUnverified, match="windows"):
+        changed_model(tmp_path, windows_hu=[[-160, 240], [-1000, 1500]]).segment(small(network))
+
+
 def test_five_slices_a_short_scan_and_air_are_refused(network):
     volume = small(network)
     spacing = standard_spacing_mm(volume)
