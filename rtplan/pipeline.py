@@ -47,7 +47,6 @@ from rtplan.settings import load_settings
 from rtplan.steps.auto_contour import NOTHING_DRAWN, DrawnOrgans, LoadModel, missing_organs
 from rtplan.steps.final_dose import beam_doses, normalisation_factor, plan_dose, scaled_dose, scaled_plan
 from rtplan.steps.ingest import body_findings, body_mask, densities, density_findings, dose_grid, resample_density
-from rtplan.steps.optimise import VoxelSets, build_terms
 from rtplan.steps.place_beams import place_beamlets, place_beams, target_union
 from rtplan.steps.prescribe import prescribe
 from rtplan.steps.recalculation import delivery_findings, isocentre_findings
@@ -55,7 +54,7 @@ from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_re
 from rtplan.steps.reread import confirm_written
 from rtplan.steps.segment import lacking_organs, structures_from_contours
 from rtplan.steps.verify import verify
-from rtplan.steps.voxels import objective_names, planning_grid, voxel_sets, voxels_of_interest
+from rtplan.steps.voxels import planning_grid, voxel_sets, voxels_of_interest
 from segmentation.contract import Segmenter
 
 CALIBRATION = "generic_120kvp"
@@ -63,7 +62,6 @@ ENGINE = "collapsed_cone"
 CHANNEL = "folder"
 RECALCULATION_GRID_MM = 2.5
 BACKEND_OF_DEVICE = {"auto": "cpu", "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
-FINAL_ROUNDS = 1  # how often the MU are optimised on the full dose in final quality
 T = TypeVar("T")
 
 
@@ -135,9 +133,10 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
     drawn = steps.run("contour", lambda: contoured(order, inputs, backend, load_model))
     patient = steps.run("prescribe", lambda: prepare(inputs, drawn))
     model = steps.run("influence", lambda: planning_model(inputs, patient, backend, progress))
-    fluence, offset = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
-    plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, offset, progress))
-    planned = steps.run("final_dose", lambda: finished(inputs, patient, model, plan, backend, progress))
+    judge = judging_dose(inputs, patient, backend)
+    fluence, problem = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
+    plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, problem, judge.measured, progress))
+    planned = steps.run("final_dose", lambda: finished(inputs, patient, judge, plan, progress))
     context = PlanContext(
         planned.plan,
         inputs.machine,
@@ -280,7 +279,7 @@ def prepare(inputs: Inputs, drawn: DrawnOrgans = NOTHING_DRAWN) -> Patient:
 
 
 def planning_model(inputs: Inputs, patient: Patient, backend: str, progress: Progress) -> planning.PlanningModel:
-    """Beams, beamlets, the influence operator on the optimisation grid, and the objectives' terms."""
+    """Beams, beamlets, and the influence operator on the optimisation grid."""
     protocol, structures = inputs.protocol, patient.structures
     target = target_union(patient.prescription, structures)
     beams = place_beams(patient.prescription, structures, inputs.machine)
@@ -292,49 +291,57 @@ def planning_model(inputs: Inputs, patient: Patient, backend: str, progress: Pro
     operator = shelf("rtplan.engines")[ENGINE].influence(
         density, beamlets, inputs.machine.beam, voxels, backend=backend, progress=progress
     )
-    sets = voxel_sets(structures, objective_names(patient.prescription) | {targets[0]}, grid, voxels)
+    names = {g.structure for g in patient.prescription.goals} | set(targets)
     return planning.PlanningModel(
         density=density,
         operator=operator,
-        terms=build_terms(patient.prescription, VoxelSets(sets)),
+        prescription=patient.prescription,
+        structures=structures,
+        sets=voxel_sets(structures, names, grid, voxels),
         machine=inputs.machine,
-        protocol=protocol,
-        target_rows=sets[targets[0]][0],
         backend=backend,
         engine=ENGINE,
     )
 
 
-def finished(
-    inputs: Inputs,
-    patient: Patient,
-    model: planning.PlanningModel,
-    plan: DeliverablePlan,
-    backend: str,
-    progress: Progress,
-) -> Planned:
-    """The plan with MU corrected by the full dose and normalised by the protocol's rule, and its dose in final quality."""
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgingDose:
+    """Doses on the grid that a plan is judged on."""
+
+    density: DensityImage
+    machine: Machine
+    backend: str
+
+    def of(self, plan: DeliverablePlan, quality: str = "final") -> Dose:
+        """Dose of the whole course in one calculation."""
+        return plan_dose(self.density, plan, self.machine, quality=quality, backend=self.backend, engine=ENGINE)
+
+    def measured(self, plan: DeliverablePlan) -> Dose:
+        """Dose that is close enough to plan with."""
+        return self.of(plan, "standard")
+
+
+def judging_dose(inputs: Inputs, patient: Patient, backend: str) -> JudgingDose:
+    """The protocol's dose grid over all that a goal names."""
     goals = tuple(g.structure for g in patient.prescription.goals if g.structure in patient.structures)
     targets = tuple(t.name for t in patient.prescription.targets)
     grid = planning_grid(patient.structures, targets + goals, inputs.protocol.dose_grid_mm)
-    density = resample_density(patient.density, grid)
+    return JudgingDose(resample_density(patient.density, grid), inputs.machine, backend)
 
-    def dose_of(plan: DeliverablePlan, quality: str = "final") -> Dose:
-        return plan_dose(density, plan, inputs.machine, quality=quality, backend=backend, engine=ENGINE)
 
-    plan = planning.reweighed(model, plan, planning.plan_dose_in_voxels(model, plan), progress)
-    for i in range(FINAL_ROUNDS):
-        progress("final_dose", i / (FINAL_ROUNDS + 2), "MU corrected by the full dose")
-        plan = planning.reweighed(model, plan, planning.dose_in_voxels(model, dose_of(plan, "standard")), progress)
-    dose = dose_of(plan)
+def finished(inputs: Inputs, patient: Patient, judge: JudgingDose, plan: DeliverablePlan, progress: Progress) -> Planned:
+    """The plan normalised by the protocol's rule, and its dose in final quality."""
+    dose = judge.of(plan)
     if inputs.protocol.normalisation is not None:
         factor = normalisation_factor(inputs.protocol.normalisation, dose, patient.structures, patient.prescription)
         plan, dose = scaled_plan(plan, factor), scaled_dose(dose, factor)
         strong = planning.with_least_mu(plan, inputs.machine.min_segment_mu)
         if strong is not plan:
             # Some segment fell below what the machine can give: it is raised to that, and the dose is what it then is.
-            plan, dose = strong, dose_of(strong)
-    beams = beam_doses(density, plan, inputs.machine, quality="final", backend=backend, engine=ENGINE, progress=progress)
+            plan, dose = strong, judge.of(strong)
+    beams = beam_doses(
+        judge.density, plan, judge.machine, quality="final", backend=judge.backend, engine=ENGINE, progress=progress
+    )
     return Planned(plan, dose, beams)
 
 

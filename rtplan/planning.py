@@ -1,96 +1,133 @@
-"""From a prescribed patient to a deliverable plan: optimise, sequence, and correct both by the full dose.
+"""From a prescribed patient to a deliverable plan: ideal fluence, apertures, and both corrected by the full dose.
 
-The influence operator holds the near field of each beamlet. What it leaves out (scatter from afar, leaf transmission between
-and outside the beamlets, the blur of the source) is measured: the full dose minus the operator's, added to the optimiser's
-dose as a fixed offset and measured again after each solution. What is optimised is so what is delivered.
+The influence operator holds the near field of each beamlet. What it leaves out (scatter from afar, tongue and groove, jaws,
+the blur of the source) is measured: the full dose minus the operator's, added to the optimiser's dose as a fixed offset and
+measured again after each solution. What is optimised is so what is delivered. How a goal's value on the CT's own voxels
+differs from that on the optimiser's is measured in the same way and shifts the level that the optimiser aims at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from rtplan.domain.beams import FluenceMap
-from rtplan.domain.dose import Dose, dose_at_index
+from rtplan.domain.dose import Dose, dose_at_index, dose_in_mask
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets, FluencePlan, InfluenceOperator
 from rtplan.domain.machine import Machine
 from rtplan.domain.openings import static_segments
 from rtplan.domain.plan import DeliverablePlan, Segment, step_and_shoot_beam
-from rtplan.domain.prescription import Protocol
+from rtplan.domain.prescription import Prescription
 from rtplan.domain.progress import Progress
+from rtplan.domain.structures import StructureSet
 from rtplan.registry import shelf
-from rtplan.steps.apertures import beamlet_field
+from rtplan.steps.direct_aperture import Segments, optimise_apertures, with_new_segments
 from rtplan.steps.fluence import plan_fluence
-from rtplan.steps.optimise import (
-    DenseOperator,
-    Problem,
-    Term,
-    neighbour_smoothness,
-    optimise,
-    optimise_weights,
-    uniform_weights,
-)
-from rtplan.steps.sequence import beamlet_transmission, sequence
+from rtplan.steps.optimise import Problem, neighbour_smoothness, optimise, uniform_weights
+from rtplan.steps.sequence import first_segments, plan_of
+from rtplan.steps.shaping import shaping_terms, surroundings
+from rtplan.steps.wishes import Wish, build_wishes, first_prices, within_reach
 
 Floats = NDArray[np.float64]
 
 BOUND_OVER_UNIFORM = 10.0  # no beamlet may carry more than this many times the fluence of equal weights
-FLUENCE_ROUNDS = (40, 40, 120)  # iterations between two measurements of the full dose
-SEGMENT_ITERATIONS = 40
+FLUENCE_ROUNDS = (25, 35, 60)  # iterations between two measurements of the full dose
+# Rounds of apertures, each after a measurement: steps, whether segments come and go, whether on the grid that is judged.
+APERTURE_ROUNDS = ((20, True, False), (15, True, False), (15, True, False), (30, False, True), (30, False, True))
+INSISTENCE = 4.0  # price cap for apertures over that for the ideal fluence
+SMOOTHNESS = 0.1  # of the squared highest prescription, spread over pairs of beamlets that differ by the mean weight
+ROOM_GY = 0.3  # inside every limit: what the last rounding and the normalisation take
 LEAST_MU_MARGIN = 1.05  # over the machine's smallest MU, so that the normalisation seldom undercuts it
-SMOOTHNESS = 0.02  # of the squared highest prescription, spread over pairs of beamlets that differ by the mean weight
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlanningModel:
-    """What the optimiser works on: the operator on the optimisation grid, the terms, and how to get the full dose there."""
+    """What the optimiser works on: the operator on the optimisation grid, who is where, and how to get the full dose there.
+
+    `sets` gives each structure's rows of the dose vector and the part of each voxel that lies inside.
+    """
 
     density: DensityImage
     operator: InfluenceOperator
-    terms: tuple[Term, ...]
+    prescription: Prescription
+    structures: StructureSet
+    sets: Mapping[str, tuple[NDArray[np.int64], Floats]]
     machine: Machine
-    protocol: Protocol
-    target_rows: NDArray[np.int64]  # of the highest target, for the start
     backend: str
     engine: str = "collapsed_cone"
+
+    @property
+    def fractions(self) -> int:
+        """Fractions of the course."""
+        return self.prescription.protocol.fractions
 
     def full_dose_gy(self, fluence: Sequence[FluenceMap]) -> Floats:
         """Full dose of the whole course in the operator's voxels, (n_voxels,) Gy."""
         dose = shelf("rtplan.engines")[self.engine].dose(
             self.density, fluence, self.machine.beam, quality="quick", backend=self.backend
         )
-        total: Floats = self.protocol.fractions * dose.reshape(-1)[self.operator.voxel_index].astype(np.float64)
+        total: Floats = self.fractions * dose.reshape(-1)[self.operator.voxel_index].astype(np.float64)
         return total
 
     def residual_gy(self, full_gy: Floats, beamlet_mu: Floats) -> Floats:
         """What the operator leaves out of the full dose, (n_voxels,) Gy."""
-        return full_gy - self.protocol.fractions * np.asarray(self.operator.apply(beamlet_mu), dtype=np.float64)
+        return full_gy - self.fractions * np.asarray(self.operator.apply(beamlet_mu), dtype=np.float64)
 
 
-def ideal_fluence(model: PlanningModel, progress: Progress) -> tuple[FluencePlan, Floats]:
-    """The ideal fluence, and the residual (n_voxels,) Gy measured at it."""
-    beamlets = model.operator.beamlets
-    top_gy = model.protocol.levels[0].dose_gy
+def first_problem(model: PlanningModel) -> tuple[Problem, Floats]:
+    """The optimisation problem that the goals make, and equal weights (n_beamlets,) to begin with."""
+    prescription, operator = model.prescription, model.operator
+    beamlets, top = operator.beamlets, prescription.targets[0]
+    around = surroundings(prescription.targets, model.sets, operator.grid, operator.voxel_index)
+    wishes = build_wishes(prescription, model.sets, operator.grid.voxel_cc, room_gy=ROOM_GY)
     start = uniform_weights(
-        model.operator, len(beamlets), target_rows=model.target_rows, dose_gy=top_gy, fractions=model.protocol.fractions
+        operator, len(beamlets), target_rows=model.sets[top.name][0], dose_gy=top.dose_gy, fractions=model.fractions
     )
-    upper = BOUND_OVER_UNIFORM * start
-    smoothness = neighbour_smoothness(beamlets, SMOOTHNESS * (top_gy / float(start.mean())) ** 2)
-    problem = Problem(model.operator, model.terms, model.protocol.fractions, upper, None, smoothness)
-    weights = start
+    problem = Problem(
+        operator,
+        shaping_terms(prescription, model.sets, around),
+        model.fractions,
+        BOUND_OVER_UNIFORM * start,
+        smoothness=neighbour_smoothness(beamlets, SMOOTHNESS * (top.dose_gy / float(start.mean())) ** 2),
+        wishes=wishes,
+        prices=first_prices(wishes),
+    )
+    return problem, start
+
+
+def ideal_fluence(model: PlanningModel, progress: Progress) -> tuple[FluencePlan, Problem]:
+    """The ideal fluence, and the problem with the residual and the prices that go with it."""
+    problem, weights = first_problem(model)
+    beamlets = model.operator.beamlets
     for part, iterations in enumerate(FLUENCE_ROUNDS):
         heard = _as_part(progress, part, len(FLUENCE_ROUNDS))
-        fluence = optimise(problem, weights, max_iterations=iterations, progress=heard)
+        fluence, problem = optimise(problem, weights, max_iterations=iterations, progress=heard)
         weights = fluence.weights_mu
         full = model.full_dose_gy(fluence_maps(beamlets, weights))
         problem = replace(problem, offset_gy=model.residual_gy(full, weights))
-    assert problem.offset_gy is not None
-    return fluence, problem.offset_gy
+    return fluence, problem
+
+
+def for_apertures(problem: Problem, fluence: FluencePlan) -> Problem:
+    """The problem for apertures: what the ideal fluence kept is worth `INSISTENCE` times its price, for apertures may only
+    cost what they must; what it could not keep is let go; and smoothness has done its work."""
+    insistent = _within_reach(problem, fluence.weights_mu)
+    wishes = tuple(
+        replace(new, price_cap=INSISTENCE * new.price_cap) if new is old else new
+        for new, old in zip(insistent.wishes, problem.wishes, strict=True)
+    )
+    return replace(problem, wishes=wishes, smoothness=None)
+
+
+def _within_reach(problem: Problem, beamlet_mu: Floats) -> Problem:
+    """The problem without wishes that all their price could not bring near their levels."""
+    dose = problem.dose_gy(problem.image(beamlet_mu))
+    wishes = tuple(within_reach(w, p, dose) for w, p in zip(problem.wishes, problem.prices, strict=True))
+    return replace(problem, wishes=wishes)
 
 
 def _as_part(progress: Progress, part: int, parts: int) -> Progress:
@@ -102,68 +139,63 @@ def _as_part(progress: Progress, part: int, parts: int) -> Progress:
     return heard
 
 
-def deliverable(model: PlanningModel, fluence: FluencePlan, offset_gy: Floats, progress: Progress) -> DeliverablePlan:
-    """Segments for the ideal fluence, their MU optimised with the measured residual."""
+def deliverable(
+    model: PlanningModel,
+    fluence: FluencePlan,
+    problem: Problem,
+    dose_of: Callable[[DeliverablePlan], Dose],
+    progress: Progress,
+) -> DeliverablePlan:
+    """Segments that follow the ideal fluence, then optimised themselves, between measurements of the full dose.
 
-    doses = SegmentDoses(model.operator)
-
-    def solve(segments: sp.csc_matrix, start_mu: Floats) -> tuple[Floats, Floats]:
-        return _segment_weights(model, doses.of(segments), start_mu, offset_gy)
-
-    return sequence(
-        fluence,
-        model.machine,
-        segments_per_beam=model.protocol.segments_per_beam,
-        fractions=model.protocol.fractions,
-        solve_weights=solve,
-        progress=progress,
-    )
-
-
-def reweighed(model: PlanningModel, plan: DeliverablePlan, full_gy: Floats, progress: Progress) -> DeliverablePlan:
-    """The same segments with MU optimised anew, where the plan's full dose is `full_gy` (n_voxels,) Gy.
-
-    Segments that fall below the machine's smallest MU are held at it: the others rely on them.
+    `dose_of` gives the dose of a plan on the grid that it is judged on; it is used for the last measurement, with which the
+    levels of the goals are set to what the CT's own voxels show.
     """
-    segments = plan_segments(plan)
-    matrix = plan_matrix(plan, model.operator.beamlets, model.machine)
-    start = np.array([s.mu for s in segments])
-    offset = model.residual_gy(full_gy, matrix @ start)
-    mu, _ = _segment_weights(model, SegmentDoses(model.operator).of(matrix), start, offset)
-    progress("reweigh", 1.0, f"{len(segments)} segments, {mu.sum():.0f} MU")
-    return with_least_mu(plan_with_mu(plan, mu), LEAST_MU_MARGIN * model.machine.min_segment_mu)
+    machine = model.machine
+    budget = model.prescription.protocol.segments_per_beam
+    segments = first_segments(fluence, machine, segments_per_beam=budget, progress=progress)
+    problem = for_apertures(problem, fluence)
+    for part, (steps, adding, on_judging_grid) in enumerate(APERTURE_ROUNDS):
+        heard = _as_part(progress, part, len(APERTURE_ROUNDS))
+        plan = plan_of(segments, model.fractions)
+        problem = _measured(model, problem, segments, plan, dose_of if on_judging_grid else None)
+        least_mu = 0.0 if adding else LEAST_MU_MARGIN * machine.min_segment_mu
+        segments, problem = optimise_apertures(problem, segments, steps=steps, least_mu=least_mu, progress=heard)
+        if part:
+            problem = _within_reach(problem, segments.fluence())
+        if adding:
+            segments = segments.keeping(segments.mu > machine.min_segment_mu / 2)
+            segments = with_new_segments(problem, segments, budget * len(segments.fields), machine.min_segment_mu)
+    return plan_of(segments, model.fractions)
 
 
-class SegmentDoses:
-    """Doses of segments in the operator's voxels. Each is calculated once: most segments stay while others come and go."""
-
-    def __init__(self, operator: InfluenceOperator) -> None:
-        self._operator = operator
-        self._known: dict[bytes, NDArray[np.float32]] = {}
-
-    def of(self, segments: sp.csc_matrix) -> DenseOperator:
-        """Dose for 1 MU of each column of `segments` (n_beamlets, n_segments), as (n_voxels, n_segments) Gy per fraction."""
-        columns = [np.asarray(segments[:, [j]].todense(), dtype=np.float64)[:, 0] for j in range(segments.shape[1])]
-        keys = [column.tobytes() for column in columns]
-        fresh = {k: self._operator.apply(c) for k, c in zip(keys, columns, strict=True) if k not in self._known}
-        known = self._known | fresh
-        self._known = {k: known[k] for k in keys}  # what is no longer in use would only fill the memory
-        doses = np.stack([self._known[k] for k in keys], axis=1)
-        doses.flags.writeable = False
-        return DenseOperator(doses)
+def _measured(
+    model: PlanningModel,
+    problem: Problem,
+    segments: Segments,
+    plan: DeliverablePlan,
+    dose_of: Callable[[DeliverablePlan], Dose] | None,
+) -> Problem:
+    """The problem with the residual of a plan's full dose; with `dose_of` also with levels as the CT's voxels see them."""
+    if dose_of is None:
+        full = model.full_dose_gy(plan_fluence(plan, model.machine))
+    else:
+        dose = dose_of(plan)
+        full = dose_in_voxels(model, dose)
+        problem = replace(problem, wishes=measured_levels(model, problem.wishes, dose, full))
+    return replace(problem, offset_gy=model.residual_gy(full, segments.fluence()))
 
 
-def _segment_weights(
-    model: PlanningModel, segments: DenseOperator, start_mu: Floats, offset_gy: Floats
-) -> tuple[Floats, Floats]:
-    """MU that minimise the objectives (n_segments,), and the gradient by the beamlets' weights there (n_beamlets,)."""
-    upper = np.full(segments.dose_gy.shape[1], model.machine.max_beam_mu)
-    problem = Problem(segments, model.terms, model.protocol.fractions, upper, offset_gy)
-    start = np.where(start_mu > 0, start_mu, 0.0)
-    mu = optimise_weights(problem, start, max_iterations=SEGMENT_ITERATIONS).weights
-    image_gradient = problem.evaluate(mu, problem.image(mu)).image_gradient
-    by_beamlet = model.protocol.fractions * np.asarray(model.operator.adjoint(image_gradient), dtype=np.float64)
-    return mu, by_beamlet
+def measured_levels(model: PlanningModel, wishes: tuple[Wish, ...], dose: Dose, full_gy: Floats) -> tuple[Wish, ...]:
+    """The wishes with levels as the CT's voxels see them: less what the optimiser's voxels do not show of a goal's value."""
+    grid, structures = model.structures.grid, model.structures
+    found = []
+    for wish in wishes:
+        voxels = dose_in_mask(dose, structures[wish.goal.structure].mask, grid).astype(np.float64)
+        fine = replace(wish, rows=np.arange(len(voxels)), share=np.full(len(voxels), 1.0 / len(voxels)))
+        unseen = fine.value_gy(voxels) - wish.value_gy(full_gy)
+        found.append(replace(wish, level_gy=wish.level_gy - unseen + wish.unseen_gy, unseen_gy=unseen))
+    return tuple(found)
 
 
 def plan_segments(plan: DeliverablePlan) -> tuple[Segment, ...]:
@@ -175,19 +207,6 @@ def with_least_mu(plan: DeliverablePlan, least_mu: float) -> DeliverablePlan:
     """The plan with every segment raised to at least `least_mu`; the plan itself when none is below."""
     mu = np.array([s.mu for s in plan_segments(plan)])
     return plan if mu.min() >= least_mu else plan_with_mu(plan, np.maximum(mu, least_mu))
-
-
-def plan_matrix(plan: DeliverablePlan, beamlets: Beamlets, machine: Machine) -> sp.csc_matrix:
-    """Fluence of each beamlet for 1 MU of each segment, (n_beamlets, n_segments) in the order of `plan_segments`."""
-    columns = []
-    for segment in plan_segments(plan):
-        index = beamlets.beams.index(plan.beams[segment.beam_index].beam)
-        field = beamlet_field(beamlets, index, machine)
-        assert field is not None  # the segment was made of this beam's beamlets
-        column = np.zeros(len(beamlets))
-        column[field.beamlets] = beamlet_transmission(segment.aperture, field, beamlets, machine)
-        columns.append(sp.csc_matrix(column[:, None]))
-    return sp.csc_matrix(sp.hstack(columns))
 
 
 def plan_with_mu(plan: DeliverablePlan, mu: Floats) -> DeliverablePlan:
@@ -215,11 +234,6 @@ def fluence_maps(beamlets: Beamlets, weights_mu: Floats) -> tuple[FluenceMap, ..
         fluence[row, column] = weights_mu[own]
         maps.append(FluenceMap(beam, x_edges, y_edges, fluence))
     return tuple(maps)
-
-
-def plan_dose_in_voxels(model: PlanningModel, plan: DeliverablePlan) -> Floats:
-    """Quick full dose of a plan in the operator's voxels, (n_voxels,) Gy."""
-    return model.full_dose_gy(plan_fluence(plan, model.machine))
 
 
 def dose_in_voxels(model: PlanningModel, dose: Dose) -> Floats:

@@ -15,6 +15,7 @@ Status = Literal["sourced", "unverified"]  # `unverified`: from memory of the na
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _GRAMMAR = (
     ("mean_gy", re.compile(r"^Mean\[Gy\]$")),
+    ("eud_gy", re.compile(r"^EUD(-?\d+(?:\.\d+)?)\[Gy\]$")),
     ("max_gy", re.compile(r"^Max\[Gy\]$")),
     ("min_gy", re.compile(r"^Min\[Gy\]$")),
     ("dose_at_percent", re.compile(rf"^D{_NUMBER}%?\[Gy\]$")),
@@ -45,9 +46,12 @@ def parse_metric(text: str) -> Metric:
     for kind, pattern in _GRAMMAR:
         match = pattern.match(text)
         if match:
-            return Metric(text, kind, float(match.group(1)) if match.groups() else 0.0)
+            argument = float(match.group(1)) if match.groups() else 0.0
+            if kind == "eud_gy" and 0.0 <= argument < 1.0:
+                break
+            return Metric(text, kind, argument)
     raise ValueError(
-        f"{text!r} is not a DVH metric; known: Mean[Gy] Max[Gy] Min[Gy] D99[Gy] D0.03cc[Gy] V20Gy[%] V45Gy[cc] V95%[%] "
+        f"{text!r} is not a DVH metric; known: Mean[Gy] Max[Gy] Min[Gy] EUD8[Gy] EUD-10[Gy] D99[Gy] D0.03cc[Gy] V20Gy[%] V45Gy[cc] V95%[%] "
         "V105%[cc]"
     )
 
@@ -65,6 +69,8 @@ def evaluate_metric(metric: Metric, dose_gy: NDArray[np.floating], voxel_cc: flo
     match metric.kind:
         case "mean_gy":
             return float(dose.mean())
+        case "eud_gy":
+            return generalised_eud_gy(dose, metric.argument)
         case "max_gy":
             return float(dose.max())
         case "min_gy":
@@ -83,6 +89,14 @@ def evaluate_metric(metric: Metric, dose_gy: NDArray[np.floating], voxel_cc: flo
         case "cc_at_percent":
             return float(np.sum(dose >= metric.argument / 100.0 * prescribed_gy) * voxel_cc)
     raise ValueError(f"unknown metric kind {metric.kind}")
+
+
+def generalised_eud_gy(dose_gy: NDArray[np.float64], exponent: float) -> float:
+    """Generalised equivalent uniform dose (mean of dᵃ)^(1/a), a >= 1 or a < 0 (Niemierko, Med Phys 26:1100, 1999)."""
+    if exponent < 0.0 and dose_gy.min() <= 0.0:
+        return 0.0
+    scale = float(dose_gy.max() if exponent > 0.0 else dose_gy.min())
+    return scale * float(np.mean((dose_gy / scale) ** exponent)) ** (1.0 / exponent) if scale > 0.0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rtplan.domain.arrays import frozen
 from rtplan.domain.influence import Beamlets
 from rtplan.domain.machine import Machine, Mlc
 from rtplan.domain.openings import POSITION_TOLERANCE_MM
@@ -39,16 +40,25 @@ class BeamletField:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shape:
-    """An aperture on a beamlet field: columns of the tips per row, (n_rows,) each; -1 and -1 for a closed pair."""
+    """An aperture on a beamlet field: tips per row in mm at the isocentre plane, (n_rows,) each; NaN for a closed pair."""
 
     beam_index: int
-    left: Ints
-    right: Ints
+    x1_mm: Floats
+    x2_mm: Floats
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "x1_mm", frozen(self.x1_mm, np.float64))
+        object.__setattr__(self, "x2_mm", frozen(self.x2_mm, np.float64))
 
     @property
     def key(self) -> tuple[int, bytes, bytes]:
         """Equal for equal shapes."""
-        return self.beam_index, self.left.tobytes(), self.right.tobytes()
+        return self.beam_index, self.x1_mm.tobytes(), self.x2_mm.tobytes()
+
+    @property
+    def is_open(self) -> Bools:
+        """(n_rows,) which pairs are open."""
+        return ~np.isnan(self.x1_mm)
 
 
 def beamlet_field(beamlets: Beamlets, beam_index: int, machine: Machine) -> BeamletField | None:
@@ -102,9 +112,7 @@ def best_shape(benefit: Floats, field: BeamletField, machine: Machine) -> Shape 
 
 def shape_area_cm2(shape: Shape, field: BeamletField) -> float:
     """Open area at the isocentre plane."""
-    is_open = shape.left >= 0
-    width = field.x_edges_mm[shape.right[is_open]] - field.x_edges_mm[shape.left[is_open]]
-    return float((width * field.row_height_mm[is_open]).sum()) / 100.0
+    return float(np.nansum((shape.x2_mm - shape.x1_mm) * field.row_height_mm)) / 100.0
 
 
 def smallest_opening(field: BeamletField, mlc: Mlc) -> int:
@@ -121,8 +129,14 @@ def _best_over_windows(gain: Floats, field: BeamletField, mlc: Mlc) -> Shape | N
         rows = np.flatnonzero(left >= 0)
         value = float(allowed[rows, left[rows], right[rows]].sum())
         if value > best_value:
-            best, best_value = Shape(field.beam_index, left, right), value
+            best, best_value = _in_mm(field, left, right), value
     return best
+
+
+def _in_mm(field: BeamletField, left: Ints, right: Ints) -> Shape:
+    """The shape whose tips stand on these column edges; -1 for a closed pair."""
+    closed, edges = left < 0, field.x_edges_mm
+    return Shape(field.beam_index, np.where(closed, np.nan, edges[left]), np.where(closed, np.nan, edges[right]))
 
 
 def _windows(field: BeamletField, mlc: Mlc) -> list[tuple[Bools, Bools]]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rtplan.domain.machine import Machine, Mlc
 from rtplan.domain.plan import Aperture
-from rtplan.steps.apertures import BeamletField, Shape
+from rtplan.steps.apertures import BeamletField, Shape, best_shape
 
 Floats = NDArray[np.float64]
 
@@ -18,13 +18,12 @@ UNDER_JAW_MM = 5.0  # how deep under a jaw the gap of a closed pair goes, out of
 
 def jaw_box(shapes: Sequence[Shape], field: BeamletField, machine: Machine) -> tuple[float, float, float, float]:
     """Jaws X1, X2, Y1, Y2 around the openings of `shapes`, mm, as far in as the jaws can come."""
-    left, right = np.array([s.left for s in shapes]), np.array([s.right for s in shapes])
-    is_open = left >= 0
+    is_open = np.array([s.is_open for s in shapes])
     rows = np.flatnonzero(is_open.any(axis=0)) + field.first_pair
-    edges, bounds, jaws = field.x_edges_mm, machine.mlc.leaf_boundaries_mm, machine.jaws
+    bounds, jaws = machine.mlc.leaf_boundaries_mm, machine.jaws
     return (
-        min(float(edges[left[is_open].min()]), jaws.x1_range_mm[1]),
-        max(float(edges[right[is_open].max()]), jaws.x2_range_mm[0]),
+        min(min(float(np.nanmin(s.x1_mm)) for s in shapes), jaws.x1_range_mm[1]),
+        max(max(float(np.nanmax(s.x2_mm)) for s in shapes), jaws.x2_range_mm[0]),
         min(float(bounds[rows[0]]), jaws.y1_range_mm[1]),
         max(float(bounds[rows[-1] + 1]), jaws.y2_range_mm[0]),
     )
@@ -41,9 +40,9 @@ def aperture_of(
     """
     mlc = machine.mlc
     x1, x2 = np.full(mlc.n_pairs, np.nan), np.full(mlc.n_pairs, np.nan)
-    rows = np.flatnonzero(shape.left >= 0)
+    rows = np.flatnonzero(shape.is_open)
     pairs = rows + field.first_pair
-    x1[pairs], x2[pairs] = field.x_edges_mm[shape.left[rows]], field.x_edges_mm[shape.right[rows]]
+    x1[pairs], x2[pairs] = shape.x1_mm[rows], shape.x2_mm[rows]
     low, high = _reach(x1[pairs], x2[pairs], mlc)
     if low > high:
         return None
@@ -58,6 +57,14 @@ def aperture_of(
             return None
     x1[closed], x2[closed] = at, at + mlc.min_gap_mm
     return Aperture(x1, x2, *jaws_mm)
+
+
+def placed_shape(benefit: Floats, field: BeamletField, machine: Machine) -> Shape | None:
+    """The shape that opens the greatest sum of `benefit` (n,), if its closed pairs have a legal place."""
+    shape = best_shape(benefit, field, machine)
+    if shape is None or aperture_of(shape, field, jaw_box([shape], field, machine), machine) is None:
+        return None
+    return shape
 
 
 def _reach(x1: Floats, x2: Floats, mlc: Mlc) -> tuple[float, float]:

@@ -8,7 +8,7 @@ with d in Gy over the course, w in MU per fraction, f_k from the shelf of object
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 import numpy as np
@@ -21,7 +21,8 @@ from rtplan.domain.progress import Progress, silent
 from rtplan.errors import LibraryInvalid, PlanningFailed
 from rtplan.objectives import Objective
 from rtplan.registry import shelf
-from rtplan.steps.solver import Evaluation, Solution, minimise
+from rtplan.steps.solver import BoxFunction, Evaluation, Solution, minimise
+from rtplan.steps.wishes import Price, Wish, full_cost, penalty, updated_price
 
 Float = NDArray[np.float64]
 NEGLIGIBLE_GY2 = 1e-4  # 0.01 Gy everywhere: no further work on objectives that are met so closely
@@ -165,11 +166,15 @@ class Problem:
     upper_mu: Float
     offset_gy: Float | None = None
     smoothness: Smoothness | None = None
+    wishes: tuple[Wish, ...] = ()
+    prices: tuple[Price, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "upper_mu", frozen(self.upper_mu, np.float64))
         if not self.terms:
             raise ValueError("nothing to optimise: no terms")
+        if len(self.wishes) != len(self.prices):
+            raise ValueError(f"{len(self.prices)} prices for {len(self.wishes)} wishes")
         if self.fractions < 1:
             raise ValueError(f"{self.fractions} fractions")
         if self.upper_mu.ndim != 1 or not np.all((self.upper_mu > 0.0) & np.isfinite(self.upper_mu)):
@@ -179,23 +184,48 @@ class Problem:
         """fractions · A w, (n_voxels,) Gy."""
         return self.fractions * np.asarray(self.operator.apply(weights), dtype=np.float64)
 
+    def dose_gy(self, image: Float) -> Float:
+        """Dose over the course, (n_voxels,) Gy, where fractions · A w is `image`."""
+        return image if self.offset_gy is None else image + self.offset_gy
+
     def pull(self, image_gradient: Float) -> Float:
         """fractions · Aᵀ g, (n,)."""
         return self.fractions * np.asarray(self.operator.adjoint(image_gradient), dtype=np.float64)
 
     def evaluate(self, weights: Float, image: Float) -> Evaluation:
         """All terms, and the convex ones apart, where fractions · A w is `image`."""
-        dose_gy = image if self.offset_gy is None else image + self.offset_gy
+        dose_gy = self.dose_gy(image)
         smooth, weight_gradient = (
             self.smoothness.value_and_gradient(weights) if self.smoothness else (0.0, np.zeros_like(weights))
         )
         convex, convex_gradient = sum_of_terms([t for t in self.terms if t.objective.convex], dose_gy)
+        convex += smooth
+        asked, bound, ceiling = 0.0, 0.0, 0.0
+        for wish, price in zip(self.wishes, self.prices, strict=True):
+            own, lagrangian, pull = penalty(wish, price, dose_gy)
+            asked, bound = asked + own, bound + lagrangian
+            ceiling += full_cost(wish, price, dose_gy)
+            convex_gradient[wish.rows] += pull
         others = [t for t in self.terms if not t.objective.convex]
         if not others:
-            return Evaluation(convex + smooth, convex_gradient, weight_gradient, convex + smooth)
+            return Evaluation(convex + asked, convex_gradient, weight_gradient, convex + bound, convex + ceiling)
         value, gradient = sum_of_terms(others, dose_gy)
-        total = value + convex + smooth
-        return Evaluation(total, gradient + convex_gradient, weight_gradient, convex + smooth, convex_gradient)
+        value += convex
+        return Evaluation(
+            value + asked,
+            gradient + convex_gradient,
+            weight_gradient,
+            convex + bound,
+            value + ceiling,
+            convex_gradient,
+        )
+
+    def repriced(self, image: Float, choosing: bool) -> tuple[Problem, bool]:
+        """The problem with the prices that its wishes ask at an image, and whether other voxels are let off than before."""
+        dose_gy = self.dose_gy(image)
+        prices = tuple(updated_price(w, p, dose_gy, choose=choosing) for w, p in zip(self.wishes, self.prices, strict=True))
+        changed = any(np.any(old.exempt != new.exempt) for old, new in zip(self.prices, prices, strict=True))
+        return replace(self, prices=prices), changed
 
 
 def sum_of_terms(terms: list[Term], dose_gy: Float) -> tuple[float, Float]:
@@ -253,6 +283,7 @@ def optimise_weights(
         max_iterations=max_iterations,
         negligible=NEGLIGIBLE_GY2 * terms_weight,
         report=report,
+        reprice=_repriced if problem.wishes else None,
     )
     progress("optimise", 1.0, f"objective {solution.value:.4g} Gy², gap {100.0 * solution.relative_gap:.1f} %")
     return solution
@@ -265,13 +296,21 @@ def optimise(
     tolerance: float = 0.01,
     max_iterations: int = 200,
     progress: Progress = silent,
-) -> FluencePlan:
-    """The ideal fluence of a problem whose operator is an InfluenceOperator; see `optimise_weights`."""
+) -> tuple[FluencePlan, Problem]:
+    """The ideal fluence of a problem whose operator is an InfluenceOperator, and the problem with the prices it ended with.
+
+    See `optimise_weights`.
+    """
     beamlets = cast(InfluenceOperator, problem.operator).beamlets
     if len(beamlets) != len(problem.upper_mu):
         raise ValueError(f"{len(beamlets)} beamlets for {len(problem.upper_mu)} weights")
     s = optimise_weights(problem, start, tolerance=tolerance, max_iterations=max_iterations, progress=progress)
-    return FluencePlan(beamlets, s.weights, s.value, s.relative_gap, s.iterations, s.converged)
+    plan = FluencePlan(beamlets, s.weights, s.value, s.relative_gap, s.iterations, s.converged)
+    return plan, cast(Problem, s.function)
+
+
+def _repriced(problem: BoxFunction, image: Float, choosing: bool) -> tuple[BoxFunction, bool]:
+    return cast(Problem, problem).repriced(image, choosing)
 
 
 def _inverse_curvature(problem: Problem) -> Float:
@@ -282,6 +321,9 @@ def _inverse_curvature(problem: Problem) -> Float:
     density = np.zeros(len(problem.image(np.zeros_like(problem.upper_mu))))
     for term in problem.terms:
         density[term.voxel_rows] += term.weight / term.voxel_weight.sum() * term.voxel_weight
+    for wish in problem.wishes:
+        # A mean bends by its square only where its wish is at work: a tenth stands for that.
+        density[wish.rows] += wish.stiffness * wish.share * (1.0 if wish.kind == "tail" else 0.1)
     felt = problem.pull(density)
     scale: Float = 1.0 / np.maximum(felt, 0.01 * max(float(felt.max()), np.finfo(np.float64).tiny))
     return scale / float(scale.mean())

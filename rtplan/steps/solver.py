@@ -5,6 +5,10 @@ Optim 20:221, 1982; Nocedal, Math Comp 35:773, 1980). The functions minimised he
 image (dose = A w), and the image is linear along a direction too, so that an iteration costs one apply and one adjoint, and
 the line search none.
 
+A function may carry prices of constraints (an augmented Lagrangian); it is then repriced every few iterations, which costs
+one adjoint, and the gap is that of the elastic problem: every Lagrangian's plane lies below it as long as no price exceeds
+its cap.
+
 Bound: every gradient of a convex f gives a plane below it, f(v) >= f(w) + <g, v - w>; any convex combination of such planes
 lies below f as well, and its minimum over the box is a lower bound of the optimum. One combination is kept; each new plane
 enters it with the share that lifts its minimum most. On a plan of 2,880 beamlets this proved 2 % where the best single plane
@@ -28,6 +32,7 @@ STALL_WINDOW = 10  # iterations over which progress is judged
 SUFFICIENT_DECREASE = 1e-4  # Armijo
 FLAT_ENOUGH = 0.1  # the line search ends where the slope has fallen to a tenth
 REFRESH_EVERY = 25  # iterations between exact recomputations of the image, against drift of float32 sums
+REPRICE_EVERY = 10  # iterations between changes of prices
 CUT_EVERY = 10  # iterations between planes when a plane costs an adjoint of its own
 
 
@@ -35,13 +40,15 @@ CUT_EVERY = 10  # iterations between planes when a plane costs an adjoint of its
 class Evaluation:
     """Value at a point, its gradient by the image (n_image,) and directly by the weights (n,), and its convex part.
 
-    `convex_image_gradient` is None when every term is convex; else it goes with `convex_value`, the sum of the convex terms.
+    `convex_image_gradient` is None when every term is convex; else it goes with `convex_value`, the sum of the convex terms
+    (and the Lagrangian's of what has a price). `total` is what is minimised in the end, every violation at its highest price.
     """
 
     value: float
     image_gradient: Float
     weight_gradient: Float
     convex_value: float
+    total: float
     convex_image_gradient: Float | None = None
 
 
@@ -85,10 +92,11 @@ class Solution:
     iterations: int
     converged: bool
     stopped: Stop
+    function: BoxFunction  # with the prices that it ended with
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Point:
+class Point:
     weights: Float
     image: Float
     at: Evaluation
@@ -97,6 +105,8 @@ class _Point:
 
 Pairs = tuple[tuple[Float, Float], ...]
 Report = Callable[[int, float, float], None]  # iteration, value, relative gap
+# The function with prices for an image, asked `choosing` whether its discrete choices may change; and whether they did.
+Reprice = Callable[[BoxFunction, Float, bool], tuple[BoxFunction, bool]]
 
 
 def minimise(
@@ -109,42 +119,49 @@ def minimise(
     max_iterations: int,
     negligible: float,
     report: Report,
+    reprice: Reprice | None = None,
 ) -> Solution:
     """Minimise over 0 <= w <= upper from `start` (clipped into the box) until the relative gap is at most `tolerance`.
 
     `scale` (n,) > 0 is an inverse-curvature guess. Stops as well when the value is at most `negligible`, when 10 iterations
     gain less than a hundredth of the tolerance (in gap, or in value when a term is not convex), or after `max_iterations`.
-    Deterministic; the value never rises.
+    With `reprice` it stops on the gap alone, prices change every 10 iterations, and choices rest in the last third.
+    Deterministic; between two changes of prices the value never rises.
     """
     weights = np.clip(start, 0.0, upper)
-    point = _point(function, weights, function.image(weights))
+    point = point_at(function, weights, function.image(weights))
     model: LowerModel | None = None
     pairs: Pairs = ()
     all_convex = point.at.convex_image_gradient is None
     trail: list[tuple[float, float]] = []
     stopped: Stop | None = None
     for iteration in range(max_iterations + 1):
+        if reprice and iteration and iteration % REPRICE_EVERY == 0:
+            function, changed = reprice(function, point.image, 3 * iteration < 2 * max_iterations)
+            point = point_at(function, point.weights, point.image)
+            model = None if changed else model
         if all_convex or iteration % CUT_EVERY == 0:
-            model = tightened(model, _plane(function, point, upper), upper)
-        gap = _relative_gap(point.at.value, model)
-        report(iteration, point.at.value, gap)
-        trail.append((point.at.value, gap))
-        stopped = _stop(trail, all_convex, tolerance, negligible) or ("iterations" if iteration == max_iterations else None)
+            model = tightened(model, touching_plane(function, point, upper), upper)
+        gap = _relative_gap(point.at.total, model)
+        report(iteration, point.at.total, gap)
+        trail.append((point.at.total, gap))
+        stopped = _stop(trail, all_convex, tolerance, negligible, stalls=reprice is None)
+        stopped = stopped or ("iterations" if iteration == max_iterations else None)
         if stopped:
             break
-        following, pairs = _advance(
+        following, pairs = advance(
             function, point, pairs, upper, scale, refresh=iteration % REFRESH_EVERY == REFRESH_EVERY - 1
         )
-        if following is None:
+        if following is None and reprice is None:
             stopped = "stalled"
             break
-        point = following
+        point = following or point
     return _solution(function, point, model, upper, iteration, stopped or "iterations", tolerance, negligible)
 
 
 def _solution(
     function: BoxFunction,
-    point: _Point,
+    point: Point,
     model: LowerModel | None,
     upper: Float,
     iterations: int,
@@ -153,15 +170,17 @@ def _solution(
     negligible: float,
 ) -> Solution:
     """What is reported: the value of a fresh image, so that no drift is left in it, and the gap against the best bound."""
-    final = _point(function, point.weights, function.image(point.weights))
-    model = tightened(model, _plane(function, final, upper), upper)
-    value, gap = final.at.value, _relative_gap(final.at.value, model)
+    final = point_at(function, point.weights, function.image(point.weights))
+    model = tightened(model, touching_plane(function, final, upper), upper)
+    value, gap = final.at.total, _relative_gap(final.at.total, model)
     local = stopped == "stalled" and final.at.convex_image_gradient is not None
     converged = bool(gap <= tolerance or value <= negligible or local)
-    return Solution(final.weights, value, max(model.bound, 0.0), gap, iterations, converged, stopped)
+    return Solution(final.weights, value, max(model.bound, 0.0), gap, iterations, converged, stopped, function)
 
 
-def _stop(trail: list[tuple[float, float]], all_convex: bool, tolerance: float, negligible: float) -> Stop | None:
+def _stop(
+    trail: list[tuple[float, float]], all_convex: bool, tolerance: float, negligible: float, *, stalls: bool
+) -> Stop | None:
     """Whether to stop, from (value, relative gap) of every iteration. Progress of a convex problem is what the gap loses,
     from above or from below; without convexity it is what the value loses."""
     value, gap = trail[-1]
@@ -169,7 +188,7 @@ def _stop(trail: list[tuple[float, float]], all_convex: bool, tolerance: float, 
         return "gap"
     if value <= negligible:
         return "met"
-    if len(trail) > STALL_WINDOW:
+    if stalls and len(trail) > STALL_WINDOW:
         old_value, old_gap = trail[-1 - STALL_WINDOW]
         gain = old_value * old_gap - value * gap if all_convex else old_value - value
         return "stalled" if gain <= 0.01 * tolerance * value else None
@@ -182,21 +201,21 @@ def _relative_gap(value: float, model: LowerModel | None) -> float:
     return max(value - bound, 0.0) / value if value > 0.0 else 0.0
 
 
-def _point(function: BoxFunction, weights: Float, image: Float, at: Evaluation | None = None) -> _Point:
+def point_at(function: BoxFunction, weights: Float, image: Float, at: Evaluation | None = None) -> Point:
     at = at if at is not None else function.evaluate(weights, image)
-    return _Point(weights, image, at, function.pull(at.image_gradient) + at.weight_gradient)
+    return Point(weights, image, at, function.pull(at.image_gradient) + at.weight_gradient)
 
 
-def _plane(function: BoxFunction, point: _Point, upper: Float) -> LowerModel:
+def touching_plane(function: BoxFunction, point: Point, upper: Float) -> LowerModel:
     """The plane that touches the convex part at a point. Terms left out are non-negative, so it bounds the whole."""
     slope = point.gradient
     if point.at.convex_image_gradient is not None:
         slope = function.pull(point.at.convex_image_gradient) + point.at.weight_gradient
     constant = point.at.convex_value - float(slope @ point.weights)
-    return LowerModel(constant, slope, _minimum(constant, slope, upper))
+    return LowerModel(constant, slope, least_over_box(constant, slope, upper))
 
 
-def _minimum(constant: float, slope: Float, upper: Float) -> float:
+def least_over_box(constant: float, slope: Float, upper: Float) -> float:
     return constant + float(upper @ np.minimum(slope, 0.0))
 
 
@@ -208,7 +227,7 @@ def tightened(model: LowerModel | None, plane: LowerModel, upper: Float) -> Lowe
     def mixed(share: float) -> LowerModel:
         constant = (1.0 - share) * model.constant + share * plane.constant
         slope = (1.0 - share) * model.slope + share * plane.slope
-        return LowerModel(constant, slope, _minimum(constant, slope, upper))
+        return LowerModel(constant, slope, least_over_box(constant, slope, upper))
 
     golden = 0.5 * (5.0**0.5 - 1.0)
     low, high = 0.0, 1.0
@@ -223,9 +242,9 @@ def tightened(model: LowerModel | None, plane: LowerModel, upper: Float) -> Lowe
     return max((model, plane, left, right), key=lambda candidate: candidate.bound)
 
 
-def _advance(
-    function: BoxFunction, point: _Point, pairs: Pairs, upper: Float, scale: Float, *, refresh: bool
-) -> tuple[_Point | None, Pairs]:
+def advance(
+    function: BoxFunction, point: Point, pairs: Pairs, upper: Float, scale: Float, *, refresh: bool
+) -> tuple[Point | None, Pairs]:
     """The next point and the L-BFGS pairs with it, or None when no direction descends any more."""
     for memory in (pairs, ()) if pairs else ((),):
         direction = _direction(point, memory, upper, scale)
@@ -239,9 +258,9 @@ def _advance(
         step, at = found
         weights = np.clip(point.weights + step * direction, 0.0, upper)
         if refresh:
-            following = _point(function, weights, function.image(weights))
+            following = point_at(function, weights, function.image(weights))
         else:
-            following = _point(function, weights, point.image + step * image_step, at)
+            following = point_at(function, weights, point.image + step * image_step, at)
         moved, turned = weights - point.weights, following.gradient - point.gradient
         if float(moved @ turned) > 1e-12 * float(np.linalg.norm(moved) * np.linalg.norm(turned)):
             memory = (*memory, (moved, turned))[-MEMORY:]
@@ -249,13 +268,13 @@ def _advance(
     return None, ()
 
 
-def _direction(point: _Point, pairs: Pairs, upper: Float, scale: Float) -> Float:
+def _direction(point: Point, pairs: Pairs, upper: Float, scale: Float) -> Float:
     """Feasible direction: from w to the projection of the quasi-Newton step on the free variables."""
     w, g = point.weights, point.gradient
     free = ~(((w <= 0.0) & (g > 0.0)) | ((w >= upper) & (g < 0.0)))
     bent = [(s * free, y * free) for s, y in pairs]
     bent = [(s, y) for s, y in bent if float(s @ y) > 1e-10 * float(np.linalg.norm(s) * np.linalg.norm(y))]
-    step = _quasi_newton(g * free, bent, scale)
+    step = quasi_newton(g * free, bent, scale)
     if not bent:
         # Without curvature the first step moves the most pulled weight by a fifth of the mean; the search does the rest.
         reach = 0.2 * float(w.mean()) or 0.01 * float(upper.mean())
@@ -264,7 +283,7 @@ def _direction(point: _Point, pairs: Pairs, upper: Float, scale: Float) -> Float
     return np.clip(w - step, 0.0, upper) - w
 
 
-def _quasi_newton(gradient: Float, pairs: list[tuple[Float, Float]], scale: Float) -> Float:
+def quasi_newton(gradient: Float, pairs: list[tuple[Float, Float]], scale: Float) -> Float:
     """Two-loop recursion: the inverse Hessian of L-BFGS times the gradient, from `scale` as first guess."""
     q = gradient.copy()
     shares = []
@@ -281,7 +300,7 @@ def _quasi_newton(gradient: Float, pairs: list[tuple[Float, Float]], scale: Floa
 
 
 def _line_search(
-    function: BoxFunction, point: _Point, direction: Float, image_step: Float, upper: Float
+    function: BoxFunction, point: Point, direction: Float, image_step: Float, upper: Float
 ) -> tuple[float, Evaluation] | None:
     """Step along a feasible direction with sufficient decrease and a nearly flat slope; None when nothing decreases.
 

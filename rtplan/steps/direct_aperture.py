@@ -1,0 +1,252 @@
+"""Direct aperture optimisation: leaf tips and MU of all segments together, by the gradient of the plan's own objectives.
+
+The fluence of a beamlet is the sum over segments of MU times the part of it that lies between the tips, so its gradient by a
+tip is the beamlet's own gradient where the tip stands (Hårdemark et al. 2003; Cassioli and Unkelbach, Phys Med Biol 58:301,
+2013). One apply and one adjoint of the influence operator serve all segments at once. What the model leaves out (tongue
+and groove, jaws, source, scatter from afar) is the caller's measured offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtplan.domain.influence import Beamlets
+from rtplan.domain.machine import Machine
+from rtplan.domain.progress import Progress, silent
+from rtplan.errors import PlanningFailed
+from rtplan.steps.apertures import BeamletField, Shape
+from rtplan.steps.closed_leaves import placed_shape
+from rtplan.steps.optimise import Problem
+from rtplan.steps.solver import Evaluation, quasi_newton
+from rtplan.steps.tips import Tips, first_tips, legal_tips
+
+Floats = NDArray[np.float64]
+
+REPRICE_EVERY = 10  # steps between changes of prices
+MEMORY = 12  # pairs of L-BFGS
+FIRST_STEP_MM, FIRST_STEP_MU = 2.0, 0.2  # of a tip; of the mean MU
+MU_COST = 0.004  # Gy² for each MU of a fraction
+ROUGHNESS_COST = 2e-5  # Gy² for each MU and mm by which a tip stands off its neighbour's, summed over the tips
+SOFT_MM = 2.0  # steps between neighbours that count as even
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segments:
+    """Apertures and MU per fraction (n,) under optimisation, on the beamlet fields of their beams."""
+
+    fields: dict[int, BeamletField]
+    beamlets: Beamlets
+    machine: Machine
+    shapes: tuple[Shape, ...]
+    mu: Floats
+
+    def keeping(self, keep: NDArray[np.bool_]) -> Segments:
+        """Those segments alone. Raises PlanningFailed NO_SEGMENTS when none is left."""
+        if not keep.any():
+            raise PlanningFailed(
+                "NO_SEGMENTS", "no segment reaches the machine's smallest MU and area", "", "check the fluence"
+            )
+        return replace(self, shapes=tuple(s for s, k in zip(self.shapes, keep, strict=True) if k), mu=self.mu[keep])
+
+    def fluence(self) -> Floats:
+        """What the optimiser takes for the beamlets' fluence, (n_beamlets,) MU per fraction."""
+        tips = [first_tips(self._of(b), f, self.machine) for b, f in self._used()]
+        return _fluence(self.beamlets, self._parts(), tips, self.mu)
+
+    def _used(self) -> list[tuple[int, BeamletField]]:
+        beams = {s.beam_index for s in self.shapes}
+        return [(b, f) for b, f in self.fields.items() if b in beams]
+
+    def _of(self, beam: int) -> list[Shape]:
+        return [s for s in self.shapes if s.beam_index == beam]
+
+    def _parts(self) -> list[tuple[BeamletField, NDArray[np.int64]]]:
+        index = np.array([s.beam_index for s in self.shapes])
+        return [(f, np.flatnonzero(index == b)) for b, f in self._used()]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    """A point of the search: MU, tips by beam, the fluence's image, value and gradient (as one flat vector)."""
+
+    mu: Floats
+    tips: list[Tips]
+    image: Floats
+    at: Evaluation
+    value: float
+    gradient: Floats
+
+
+def optimise_apertures(
+    problem: Problem, segments: Segments, *, steps: int, least_mu: float, progress: Progress = silent
+) -> tuple[Segments, Problem]:
+    """Segments with tips and MU that lower the problem's objective, and the problem with the prices it ended with.
+
+    MU stay between `least_mu` and the machine's largest beam; tips within travel, span, the beamlets of their row, and
+    where leaves may not interdigitate short of the neighbours' opposite tips; no area falls below the machine's smallest.
+    """
+    search = _Search(problem, segments, least_mu)
+    state = search.start()
+    pairs: list[tuple[Floats, Floats]] = []
+    for step in range(steps):
+        if step and step % REPRICE_EVERY == 0:
+            search.problem, _ = search.problem.repriced(state.image, step == REPRICE_EVERY)
+            state = search.again(state)
+        following = search.advance(state, pairs)
+        if following is None and not pairs:
+            break
+        if following is None:
+            pairs = []
+            continue
+        moved, turned = search.flat(following) - search.flat(state), following.gradient - state.gradient
+        if float(moved @ turned) > 1e-12 * float(np.linalg.norm(moved) * np.linalg.norm(turned)):
+            pairs = [*pairs, (moved, turned)][-MEMORY:]
+        state = following
+        if not np.isfinite(state.value):
+            raise PlanningFailed("OBJECTIVE_NOT_FINITE", f"objective is {state.value} in step {step}", "a number")
+        progress("sequence", step / steps, f"{len(state.mu)} segments, {state.mu.sum():.0f} MU, {state.value:.4g} Gy²")
+    return search.segments_of(state), search.problem
+
+
+def with_new_segments(problem: Problem, segments: Segments, budget: int, mu: float) -> Segments:
+    """The segments and, while there are fewer than `budget`, one more for each beam where the objective asks for it most.
+
+    Column generation (Romeijn et al., SIAM J Optim 15:838, 2005): the aperture of the greatest negative reduced cost; it
+    begins with `mu` MU.
+    """
+    image = problem.image(segments.fluence())
+    pull = -problem.pull(problem.evaluate(np.zeros(len(segments.beamlets)), image).image_gradient)
+    known = {s.key for s in segments.shapes}
+    found: list[tuple[float, Shape]] = []
+    for field in segments.fields.values():
+        shape = placed_shape(pull[field.beamlets], field, segments.machine)
+        if shape is not None and shape.key not in known:
+            tips = first_tips([shape], field, segments.machine)
+            found.append((float((tips.open_share(field)[0] * _cells(field, pull)).sum()), shape))
+    best = sorted(found, key=lambda pair: -pair[0])[: max(0, budget - len(segments.shapes))]
+    shapes = (*segments.shapes, *(shape for _, shape in best))
+    return replace(segments, shapes=shapes, mu=np.concatenate([segments.mu, np.full(len(best), mu)]))
+
+
+class _Search:
+    """The moving parts of one search: the problem as it is priced now, and what the flat vector of variables means."""
+
+    def __init__(self, problem: Problem, segments: Segments, least_mu: float) -> None:
+        self.problem, self.segments, self.least_mu = problem, segments, least_mu
+        self.parts = segments._parts()
+
+    def start(self) -> _State:
+        tips = [first_tips([self.segments.shapes[i] for i in own], f, self.segments.machine) for f, own in self.parts]
+        return self._state(np.maximum(self.segments.mu, self.least_mu), tips)
+
+    def flat(self, state: _State) -> Floats:
+        return np.concatenate([state.mu, *(np.concatenate([t.x1_mm.ravel(), t.x2_mm.ravel()]) for t in state.tips)])
+
+    def advance(self, state: _State, pairs: list[tuple[Floats, Floats]]) -> _State | None:
+        """The next point with a lower value, along the quasi-Newton step of the free variables; None without one."""
+        here, low, high = self.flat(state), *self._bounds(state)
+        free = ~(((here <= low) & (state.gradient > 0)) | ((here >= high) & (state.gradient < 0)))
+        bent = [(s * free, y * free) for s, y in pairs]
+        bent = [(s, y) for s, y in bent if float(s @ y) > 1e-10 * float(np.linalg.norm(s) * np.linalg.norm(y))]
+        step = quasi_newton(state.gradient * free, bent, self._inverse_curvature(state))
+        if not bent:
+            n = len(state.mu)
+            most = float(np.abs(step[:n]).max()) / (FIRST_STEP_MU * float(state.mu.mean()))
+            step /= max(most, float(np.abs(step[n:]).max()) / FIRST_STEP_MM, 1e-30)
+        length = 1.0
+        for _ in range(8):
+            mu, tips = self._moved(state, here - length * step)
+            following = self._state(mu, tips)
+            slope = float(state.gradient @ (self.flat(following) - here))
+            if slope < 0.0 and following.value <= state.value + 1e-4 * slope:
+                return following
+            rise = following.value - state.value - slope
+            length *= min(0.5, max(0.1, -0.5 * slope / rise)) if slope < 0.0 and rise > 0.0 else 0.3
+        return None
+
+    def again(self, state: _State) -> _State:
+        """The same point at the prices of now."""
+        return self._state(state.mu, state.tips, state.image)
+
+    def segments_of(self, state: _State) -> Segments:
+        """The state as shapes; pairs that are all but closed are closed."""
+        shapes: list[Shape | None] = [None] * len(state.mu)
+        for (field, own), tips in zip(self.parts, state.tips, strict=True):
+            for i, shape in zip(own, tips.shapes(field.beam_index), strict=True):
+                shapes[i] = shape
+        made = [s for s in shapes if s is not None]
+        keep = np.array([bool(s.is_open.any()) for s in made])
+        return replace(self.segments, shapes=tuple(made), mu=state.mu).keeping(keep)
+
+    def _moved(self, state: _State, flat: Floats) -> tuple[Floats, list[Tips]]:
+        n = len(state.mu)
+        mu = np.clip(flat[:n], self.least_mu, self.segments.machine.max_beam_mu)
+        tips = []
+        for (field, _), old in zip(self.parts, state.tips, strict=True):
+            size = old.x1_mm.size
+            x1, x2 = (flat[n + k * size : n + (k + 1) * size].reshape(old.x1_mm.shape) for k in (0, 1))
+            tips.append(legal_tips(old, x1, x2, field, self.segments.machine))
+            n += 2 * size
+        return mu, tips
+
+    def _bounds(self, state: _State) -> tuple[Floats, Floats]:
+        n = len(state.mu)
+        low = [np.full(n, self.least_mu), *(np.concatenate([t.low_mm.ravel(), t.low_mm.ravel()]) for t in state.tips)]
+        high = [np.full(n, self.segments.machine.max_beam_mu)]
+        high += [np.concatenate([t.high_mm.ravel(), t.high_mm.ravel()]) for t in state.tips]
+        return np.concatenate(low), np.concatenate(high)
+
+    def _state(self, mu: Floats, tips: list[Tips], image: Floats | None = None) -> _State:
+        beamlets = self.segments.beamlets
+        if image is None:
+            image = self.problem.image(_fluence(beamlets, self.parts, tips, mu))
+        at = self.problem.evaluate(np.zeros(len(beamlets)), image)
+        pull = self.problem.pull(at.image_gradient)
+        value, by_mu, by_tips = at.value + MU_COST * float(mu.sum()), np.full(len(mu), MU_COST), []
+        for (field, own), t in zip(self.parts, tips, strict=True):
+            cells = _cells(field, pull)
+            leak = self.segments.machine.mlc.mean_transmission
+            by_mu[own] += (1 - leak) * np.tensordot(t.open_share(field), cells, 2) + leak * cells.sum()
+            x1, x2 = t.gradient(field, (1 - leak) * cells)
+            rough, r1, r2 = t.roughness(SOFT_MM)
+            value += ROUGHNESS_COST * float(mu[own] @ rough)
+            by_mu[own] += ROUGHNESS_COST * rough
+            weight = mu[own][:, None]
+            by_tips += [(weight * (x1 + ROUGHNESS_COST * r1)).ravel(), (weight * (x2 + ROUGHNESS_COST * r2)).ravel()]
+        return _State(mu, tips, image, at, value, np.concatenate([by_mu, *by_tips]))
+
+    def _inverse_curvature(self, state: _State) -> Floats:
+        """How far each variable may go for its pull: an MU moves every open beamlet, a tip moves MU over a beamlet's width."""
+        by_mu, by_tips = np.empty(len(state.mu)), []
+        for (field, own), tips in zip(self.parts, state.tips, strict=True):
+            opened = (tips.open_share(field) ** 2).sum(axis=(1, 2)) + 1.0
+            by_mu[own] = opened**-1.3
+            width = float(field.x_edges_mm[1] - field.x_edges_mm[0])
+            one = 0.5 * (width / np.maximum(state.mu[own], 0.5)) ** 2
+            by_tips.append(np.tile(np.repeat(one, tips.x1_mm.shape[1]), 2))
+        return np.concatenate([by_mu, *by_tips])
+
+
+def _cells(field: BeamletField, by_beamlet: Floats) -> Floats:
+    """Values of a field's beamlets on its grid (n_rows, n_columns), zero where there is none."""
+    cells = np.zeros((len(field.row_height_mm), len(field.x_edges_mm) - 1))
+    cells[field.row, field.column] = by_beamlet[field.beamlets]
+    return cells
+
+
+def _fluence(
+    beamlets: Beamlets,
+    parts: Sequence[tuple[BeamletField, NDArray[np.int64]]],
+    tips: Sequence[Tips],
+    mu: Floats,
+) -> Floats:
+    """(n_beamlets,) MU per fraction: open parts in full, closed ones by the leaves' mean transmission."""
+    fluence = np.zeros(len(beamlets))
+    for (field, own), t in zip(parts, tips, strict=True):
+        cells = (1 - t.transmission) * np.tensordot(mu[own], t.open_share(field), 1) + t.transmission * mu[own].sum()
+        fluence[field.beamlets] = cells[field.row, field.column]
+    return fluence

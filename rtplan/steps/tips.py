@@ -1,0 +1,132 @@
+"""Leaf tips of one beam's segments as numbers that move freely: what they open, what moving them changes, what is legal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtplan.domain.machine import Machine
+from rtplan.steps.apertures import BeamletField, Shape
+
+Floats = NDArray[np.float64]
+
+CLOSED_MM = 1.0  # a pair that is open by less is closed in the end: no accelerator gives such a slit as planned
+AREA_MARGIN = 1.02  # over the machine's smallest area
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tips:
+    """Tips (n_segments, n_rows) mm of both banks, x1 <= x2, between `low_mm` and `high_mm` of the same shape.
+
+    Photons see each tip of an open pair `back_mm` further out; leaves let `transmission` through.
+    """
+
+    x1_mm: Floats
+    x2_mm: Floats
+    low_mm: Floats
+    high_mm: Floats
+    back_mm: float
+    transmission: float
+
+    def open_share(self, field: BeamletField) -> Floats:
+        """Part of each beamlet between the tips, (n_segments, n_rows, n_columns)."""
+        edges = field.x_edges_mm
+        back = np.where(self.x2_mm > self.x1_mm, self.back_mm, 0.0)
+        low, high = (self.x1_mm - back)[..., None], (self.x2_mm + back)[..., None]
+        width = edges[1] - edges[0]
+        return np.asarray(np.clip((np.minimum(high, edges[1:]) - np.maximum(low, edges[:-1])) / width, 0.0, 1.0))
+
+    def gradient(self, field: BeamletField, cells: Floats) -> tuple[Floats, Floats]:
+        """Change of Σ cells · open_share by each tip, per mm, where `cells` is (n_rows, n_columns)."""
+        edges, last = field.x_edges_mm, len(field.x_edges_mm) - 2
+        width = edges[1] - edges[0]
+        row = np.arange(len(cells))[None, :]
+        # On an edge the beamlet counts that opening further would uncover.
+        at1 = np.clip(np.ceil((self.x1_mm - self.back_mm - edges[0]) / width - 1e-9).astype(np.int64) - 1, 0, last)
+        at2 = np.clip(np.floor((self.x2_mm + self.back_mm - edges[0]) / width + 1e-9).astype(np.int64), 0, last)
+        return -cells[row, at1] / width, cells[row, at2] / width
+
+    def roughness(self, soft_mm: float) -> tuple[Floats, Floats, Floats]:
+        """Σ of the steps between neighbouring tips beyond `soft_mm`, (n_segments,) mm, and its gradients by the tips.
+
+        Steps count as sqrt(step² + soft²) - soft: an even edge costs nothing, a ragged one its length.
+        """
+        total, gradients = np.zeros(len(self.x1_mm)), []
+        for tip in (self.x1_mm, self.x2_mm):
+            step = np.diff(tip, axis=1)
+            length = np.sqrt(step**2 + soft_mm**2)
+            total += (length - soft_mm).sum(axis=1)
+            slope = step / length
+            gradient = np.zeros_like(tip)
+            gradient[:, 1:] += slope
+            gradient[:, :-1] -= slope
+            gradients.append(gradient)
+        return total, gradients[0], gradients[1]
+
+    def shapes(self, beam_index: int) -> list[Shape]:
+        """The tips as shapes: pairs open by less than `CLOSED_MM` are closed."""
+        closed = self.x2_mm - self.x1_mm < CLOSED_MM
+        x1, x2 = np.where(closed, np.nan, self.x1_mm), np.where(closed, np.nan, self.x2_mm)
+        return [Shape(beam_index, a, b) for a, b in zip(x1, x2, strict=True)]
+
+
+def first_tips(shapes: Sequence[Shape], field: BeamletField, machine: Machine) -> Tips:
+    """Tips of one beam's shapes. Closed pairs stand in the middle of the nearest open one, from where they can open."""
+    x1, x2 = np.stack([s.x1_mm for s in shapes]), np.stack([s.x2_mm for s in shapes])
+    for one, two in zip(x1, x2, strict=True):
+        rows = np.flatnonzero(~np.isnan(one))
+        closed = np.flatnonzero(np.isnan(one))
+        nearest = rows[np.abs(closed[:, None] - rows[None, :]).argmin(axis=1)]
+        one[closed] = two[closed] = (one[nearest] + two[nearest]) / 2
+    low, high = _limits(x1, x2, field, machine)
+    mlc = machine.mlc
+    x1, x2 = np.clip(x1, low, high), np.clip(x2, low, high)
+    return Tips(x1, x2, low, high, mlc.dosimetric_leaf_gap_mm / 2, mlc.mean_transmission)
+
+
+def legal_tips(old: Tips, x1_mm: Floats, x2_mm: Floats, field: BeamletField, machine: Machine) -> Tips:
+    """The nearest tips to those wished for that the machine can set; segments that would be too small stay as they were."""
+    x1, x2 = np.clip(x1_mm, old.low_mm, old.high_mm), np.clip(x2_mm, old.low_mm, old.high_mm)
+    middle, crossed = (x1 + x2) / 2, x1 > x2
+    x1, x2 = np.where(crossed, middle, x1), np.where(crossed, middle, x2)
+    if not machine.mlc.interdigitation:
+        x1, x2 = _joined(old, x1, x2, machine.mlc.min_gap_mm)
+    small = _area_cm2(x1, x2, field) < AREA_MARGIN * machine.min_segment_area_cm2
+    x1[small], x2[small] = old.x1_mm[small], old.x2_mm[small]
+    return replace(old, x1_mm=x1, x2_mm=x2)
+
+
+def _limits(x1: Floats, x2: Floats, field: BeamletField, machine: Machine) -> tuple[Floats, Floats]:
+    """How far tips may go: the beamlets of their row, travel, overtravel, and a window of one span around the segment."""
+    mlc, edges = machine.mlc, field.x_edges_mm
+    present = np.zeros((len(field.row_height_mm), len(edges) - 1), dtype=bool)
+    present[field.row, field.column] = True
+    first = edges[present.argmax(axis=1)]
+    last = edges[present.shape[1] - present[:, ::-1].argmax(axis=1)]
+    travel = min(mlc.max_position_mm, mlc.max_overtravel_mm)
+    middle = (x1.min(axis=1) + x2.max(axis=1))[:, None] / 2
+    low = np.maximum(np.maximum(first, -travel)[None, :], middle - mlc.max_span_mm / 2)
+    high = np.minimum(np.minimum(last, travel)[None, :], middle + mlc.max_span_mm / 2)
+    return np.minimum(low, x1), np.maximum(high, x2)
+
+
+def _joined(old: Tips, x1: Floats, x2: Floats, gap_mm: float) -> tuple[Floats, Floats]:
+    """Rows whose tips would pass the opposite tip of a neighbour go back to where they were, until none does."""
+    for _ in range(x1.shape[1]):
+        passes = np.zeros(x1.shape, dtype=bool)
+        bad = (x1[:, 1:] > x2[:, :-1] - gap_mm) | (x1[:, :-1] > x2[:, 1:] - gap_mm)
+        passes[:, 1:] |= bad
+        passes[:, :-1] |= bad
+        moved = passes & ((x1 != old.x1_mm) | (x2 != old.x2_mm))
+        if not moved.any():
+            break
+        x1, x2 = np.where(moved, old.x1_mm, x1), np.where(moved, old.x2_mm, x2)
+    return x1, x2
+
+
+def _area_cm2(x1: Floats, x2: Floats, field: BeamletField) -> Floats:
+    width = np.where(x2 - x1 < CLOSED_MM, 0.0, x2 - x1)
+    return np.asarray((width * field.row_height_mm).sum(axis=1) / 100.0)

@@ -1,0 +1,265 @@
+"""Goals of a protocol as wishes that an optimiser can bargain about: convex functions of dose, levels, and prices.
+
+Every goal of the DVH grammar is one of three: a mean, a generalised mean, or a dose that all but a share of the volume keeps
+to (V20Gy <= 30 % says that D30% <= 20 Gy). A wish that is not met costs its price for each Gy; the price rises from nothing,
+as the multiplier of an augmented Lagrangian does, and ends at the cap that its priority gives it (Gill and Wong's elastic
+mode; ECHO's hierarchy, Zarepisheh et al., Oper Res 68:1, 2020). A wish whose price ends below its cap is met; one at its cap
+would cost those above it too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtplan.domain.arrays import frozen
+from rtplan.domain.goals import Goal
+from rtplan.domain.prescription import Prescription
+from rtplan.errors import PlanningFailed
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+WishKind = Literal["mean", "eud", "tail"]
+
+# Price caps in Gy² of objective for each Gy, by priority; further priorities as the last.
+PRICE_CAPS = (1000.0, 300.0, 60.0, 30.0, 10.0, 3.0)
+MEAN_STIFFNESS = 6.0  # Gy of price for each Gy beyond, where a price begins
+TAIL_STIFFNESS = (60.0, 15.0)  # the same of tails: priorities 0 and 1, and below
+OUT_OF_REACH_GY, NEARLY_ALL = 0.5, 0.95  # beyond the level at such a share of the price's cap
+SLIP = 0.01  # of the level, that what was reached may slip by afterwards
+STIFFER, STIFFEST = 2.0, 100.0  # factor at each repricing that finds a wish unkept below its cap; and at most in all
+SMALLEST_TAIL = 0.01  # of the volume: caps of smaller tails rise no further
+TOLERANCE_GY = 0.1  # beyond a level: a wish missed by less counts as kept
+EXEMPT = 0.8  # of the volume that a goal lets off is let off: what other grids see differently needs room
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wish:
+    """One goal on the optimiser's voxels.
+
+    `rows` (n,) of the dose vector, `share` (n,) of the structure's volume in each, sum 1. `level_gy` is what the mean, the
+    generalised mean (exponent `exponent`) or, for a tail, the dose of every voxel but the share `exempt` of the volume is to
+    keep to: below it where `upper`, else above.
+    """
+
+    goal: Goal
+    kind: WishKind
+    rows: Rows
+    share: Floats
+    upper: bool
+    level_gy: float
+    price_cap: float
+    stiffness: float
+    exempt: float = 0.0
+    exponent: float = 1.0
+    unseen_gy: float = 0.0  # what the level already allows for: the goal's value on the CT's voxels less that on these
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", frozen(self.rows, np.int64))
+        object.__setattr__(self, "share", frozen(self.share, np.float64))
+        if self.rows.shape != self.share.shape or not len(self.rows) or not np.isclose(self.share.sum(), 1.0):
+            raise ValueError(f"{self.goal.structure}: one share a row is needed, of sum 1")
+
+    @property
+    def label(self) -> str:
+        """Structure and metric, such as "Parotid_L Mean[Gy]"."""
+        return f"{self.goal.structure} {self.goal.metric.text}"
+
+    @property
+    def top_price(self) -> float:
+        """Highest price of a voxel's Gy (tails) or of the mean's."""
+        return self.price_cap / max(self.exempt / EXEMPT, SMALLEST_TAIL) if self.kind == "tail" else self.price_cap
+
+    def value_gy(self, dose_gy: Floats) -> float:
+        """The goal's value in Gy for the dose of all rows: the mean, the generalised mean, or the tail's border."""
+        dose = dose_gy[self.rows]
+        match self.kind:
+            case "mean":
+                return float(self.share @ dose)
+            case "eud":
+                return self._eud(dose)[0]
+            case "tail":
+                return tail_border_gy(dose, self.share, self.exempt / EXEMPT, upper=self.upper)
+
+    def beyond_gy(self, dose_gy: Floats) -> Floats:
+        """How far beyond the level, in Gy: (1,) for means, (n,) for a tail; positive is too far."""
+        dose = dose_gy[self.rows]
+        value = dose if self.kind == "tail" else np.array([self.value_gy(dose_gy)])
+        return np.asarray(value - self.level_gy if self.upper else self.level_gy - value, dtype=np.float64)
+
+    def pull(self, price: Floats, dose_gy: Floats) -> Floats:
+        """Gradient (n,) by the rows' dose of the price times what is beyond, for the price of each entry of `beyond_gy`."""
+        sign = 1.0 if self.upper else -1.0
+        match self.kind:
+            case "mean":
+                return np.asarray(sign * price[0] * self.share)
+            case "eud":
+                return np.asarray(sign * price[0] * self._eud(dose_gy[self.rows])[1])
+            case "tail":
+                return np.asarray(sign * price * self.share)
+
+    def weight(self) -> Floats:
+        """What an entry of `beyond_gy` weighs in sums."""
+        return self.share if self.kind == "tail" else np.ones(1)
+
+    def _eud(self, dose_gy: Floats) -> tuple[float, Floats]:
+        """Generalised mean and its gradient."""
+        dose = np.maximum(dose_gy, 1e-6)
+        scale = float(dose.max() if self.exponent > 0 else dose.min())
+        value = scale * float(self.share @ (dose / scale) ** self.exponent) ** (1.0 / self.exponent)
+        return value, self.share * (dose / value) ** (self.exponent - 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Price:
+    """Where the bargain about one wish stands: a price for each entry of `Wish.beyond_gy`, which voxels are let off, and by
+    how much the price rises for each Gy beyond."""
+
+    amount: Floats
+    exempt: NDArray[np.bool_]
+    stiffness: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "amount", frozen(self.amount, np.float64))
+        object.__setattr__(self, "exempt", frozen(self.exempt, np.bool_))
+
+
+def tail_border_gy(dose_gy: Floats, share: Floats, volume: float, *, upper: bool) -> float:
+    """Dose that all but the share `volume` of the volume keeps to: the hottest (upper) or coldest part lies beyond it."""
+    order = np.argsort(-dose_gy if upper else dose_gy, kind="stable")
+    done = np.cumsum(share[order])
+    return float(dose_gy[order[min(int(np.searchsorted(done, volume * done[-1], side="right")), len(order) - 1)]])
+
+
+def first_prices(wishes: tuple[Wish, ...]) -> tuple[Price, ...]:
+    """Nothing costs anything yet, and nobody is let off."""
+    sizes = [len(w.rows) if w.kind == "tail" else 1 for w in wishes]
+    return tuple(Price(np.zeros(n), np.zeros(n, dtype=bool), w.stiffness) for w, n in zip(wishes, sizes, strict=True))
+
+
+def asked_price(wish: Wish, price: Price, beyond_gy: Floats) -> Floats:
+    """What a wish asks where it stands `beyond_gy`: the old price and stiffness times excess, between 0 and the cap."""
+    asked = np.clip(price.amount + price.stiffness * beyond_gy, 0.0, wish.top_price)
+    asked[price.exempt] = 0.0
+    return asked
+
+
+def penalty(wish: Wish, price: Price, dose_gy: Floats) -> tuple[float, float, Floats]:
+    """What a wish adds to the objective, its part of the Lagrangian, and the gradient (n,) by its rows' dose.
+
+    The penalty is max over 0 <= p <= cap of p c - (p - price)² / (2 stiffness), the augmented Lagrangian of an elastic
+    constraint c <= 0: smooth, convex where c is, and equal to the Lagrangian in its gradient.
+    """
+    beyond = wish.beyond_gy(dose_gy)
+    asked = asked_price(wish, price, beyond)
+    weight = wish.weight()
+    bound = float(weight @ (asked * beyond))
+    lack = (asked - price.amount) ** 2 - price.amount**2
+    lack[price.exempt] = 0.0
+    return bound - float(weight @ lack) / (2.0 * price.stiffness), bound, wish.pull(asked, dose_gy)
+
+
+def full_cost(wish: Wish, price: Price, dose_gy: Floats) -> float:
+    """What violations of more than `TOLERANCE_GY` cost at the highest price: the wish's part of the elastic objective."""
+    beyond = np.maximum(wish.beyond_gy(dose_gy) - TOLERANCE_GY, 0.0)
+    beyond[price.exempt] = 0.0
+    return wish.top_price * float(wish.weight() @ beyond)
+
+
+def updated_price(wish: Wish, price: Price, dose_gy: Floats, *, choose: bool) -> Price:
+    """The price that is asked now becomes the price. With `choose` the voxels to be let off are chosen anew as well."""
+    beyond = wish.beyond_gy(dose_gy)
+    exempt = price.exempt
+    if choose and wish.kind == "tail" and wish.exempt > 0.0:
+        order = np.argsort(-beyond, kind="stable")
+        done = np.cumsum(wish.share[order])
+        exempt = np.zeros(len(order), dtype=bool)
+        exempt[order[: int(np.searchsorted(done, wish.exempt, side="right"))]] = True
+    price = Price(np.where(exempt, 0.0, price.amount), exempt, price.stiffness)
+    asked = asked_price(wish, price, beyond)
+    open_question = (beyond > TOLERANCE_GY) & (asked < wish.top_price) & ~exempt
+    stiffness = min(STIFFER * price.stiffness, STIFFEST * wish.stiffness) if open_question.any() else price.stiffness
+    return Price(asked, exempt, stiffness)
+
+
+def spent(wish: Wish, price: Price) -> float:
+    """Share of its cap that a wish's price has reached, 0 to 1 (tails: of what the exempt share could ask)."""
+    if wish.kind != "tail":
+        return float(price.amount[0] / wish.price_cap)
+    return min(1.0, float(wish.share @ price.amount) / wish.price_cap)
+
+
+def within_reach(wish: Wish, price: Price, dose_gy: Floats) -> Wish:
+    """The wish itself, or where all its price could not bring it near its level, one for what it has reached: whoever
+    goes on chasing what is out of reach only hurts the others."""
+    value = wish.value_gy(dose_gy)
+    beyond = value - wish.level_gy if wish.upper else wish.level_gy - value
+    if beyond <= OUT_OF_REACH_GY or spent(wish, price) < NEARLY_ALL:
+        return wish
+    slip = beyond + SLIP * abs(wish.level_gy)
+    return replace(wish, level_gy=wish.level_gy + (slip if wish.upper else -slip))
+
+
+def build_wishes(
+    prescription: Prescription, sets: Mapping[str, tuple[Rows, Floats]], voxel_cc: float, *, room_gy: float
+) -> tuple[Wish, ...]:
+    """One wish for each goal of the prescription, on the optimisation grid's voxels of `voxel_cc`.
+
+    Levels are `room_gy` inside the goals' limits, for what grid and delivery will take. Raises PlanningFailed
+    GOAL_WITHOUT_VOXELS for a structure that no voxel of the grid represents.
+    """
+    found = []
+    for goal in prescription.goals:
+        rows, part = sets.get(goal.structure, (np.empty(0, np.int64), np.empty(0)))
+        if not len(rows) or not part.sum() > 0.0:
+            raise PlanningFailed(
+                "GOAL_WITHOUT_VOXELS",
+                f"{goal.structure} has no voxel on the optimisation grid",
+                f"at least one for the goal {goal.metric.text}",
+                "draw the structure larger, or make the protocol's optimisation grid finer",
+            )
+        volume_cc = float(part.sum()) * voxel_cc
+        bare = _wish(goal, rows, part / part.sum(), volume_cc, prescription.prescribed_gy(goal.structure))
+        found.append(replace(bare, level_gy=bare.level_gy + (-room_gy if bare.upper else room_gy)))
+    return tuple(found)
+
+
+def _wish(goal: Goal, rows: Rows, share: Floats, volume_cc: float, prescribed_gy: float) -> Wish:
+    """A goal's wish with the level at its limit."""
+    cap = PRICE_CAPS[min(goal.priority, len(PRICE_CAPS) - 1)]
+    upper, metric = goal.sense == "<=", goal.metric
+    if metric.kind == "mean_gy":
+        return Wish(goal, "mean", rows, share, upper, goal.limit, cap, MEAN_STIFFNESS)
+    if metric.kind == "eud_gy":
+        return Wish(goal, "eud", rows, share, upper, goal.limit, cap, MEAN_STIFFNESS, exponent=metric.argument)
+    level_gy, volume = dose_and_volume(goal, volume_cc, prescribed_gy)
+    let_off = volume if upper else 1.0 - volume
+    stiffness = TAIL_STIFFNESS[min(max(goal.priority - 1, 0), 1)]
+    return Wish(goal, "tail", rows, share, upper, level_gy, cap, stiffness, exempt=EXEMPT * let_off)
+
+
+def dose_and_volume(goal: Goal, volume_cc: float, prescribed_gy: float) -> tuple[float, float]:
+    """A goal on a dose at a volume or a volume at a dose, as (dose in Gy, share of the volume): D(share) against dose."""
+    metric, limit = goal.metric, goal.limit
+    match metric.kind:
+        case "max_gy":
+            return limit, 0.0
+        case "min_gy":
+            return limit, 1.0
+        case "dose_at_percent":
+            return limit, metric.argument / 100.0
+        case "dose_at_cc":
+            return limit, min(1.0, metric.argument / volume_cc)
+        case "percent_at_gy":
+            return metric.argument, limit / 100.0
+        case "cc_at_gy":
+            return metric.argument, min(1.0, limit / volume_cc)
+        case "percent_at_percent":
+            return metric.argument / 100.0 * prescribed_gy, limit / 100.0
+        case "cc_at_percent":
+            return metric.argument / 100.0 * prescribed_gy, min(1.0, limit / volume_cc)
+    raise ValueError(f"{metric.text} is no dose-volume metric")
