@@ -52,6 +52,7 @@ from rtplan.steps.prescribe import prescribe
 from rtplan.steps.recalculation import delivery_findings, isocentre_findings
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_report
 from rtplan.steps.reread import confirm_written
+from rtplan.steps.samples import samples_in
 from rtplan.steps.segment import lacking_organs, structures_from_contours
 from rtplan.steps.verify import verify
 from rtplan.steps.voxels import planning_grid, voxel_sets, voxels_of_interest
@@ -298,6 +299,7 @@ def planning_model(inputs: Inputs, patient: Patient, backend: str, progress: Pro
         prescription=patient.prescription,
         structures=structures,
         sets=voxel_sets(structures, names, grid, voxels),
+        samples={name: samples_in(structures, name, grid, voxels) for name in sorted(names)},
         machine=inputs.machine,
         backend=backend,
         engine=ENGINE,

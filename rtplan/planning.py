@@ -28,6 +28,7 @@ from rtplan.registry import shelf
 from rtplan.steps.direct_aperture import Segments, optimise_apertures, with_new_segments
 from rtplan.steps.fluence import plan_fluence
 from rtplan.steps.optimise import Problem, neighbour_smoothness, optimise, uniform_weights
+from rtplan.steps.samples import Samples
 from rtplan.steps.sequence import first_segments, plan_of
 from rtplan.steps.shaping import shaping_terms, surroundings
 from rtplan.steps.wishes import Wish, build_wishes, first_prices, within_reach
@@ -48,7 +49,8 @@ LEAST_MU_MARGIN = 1.05  # over the machine's smallest MU, so that the normalisat
 class PlanningModel:
     """What the optimiser works on: the operator on the optimisation grid, who is where, and how to get the full dose there.
 
-    `sets` gives each structure's rows of the dose vector and the part of each voxel that lies inside.
+    `sets` gives each structure's rows of the dose vector and the part of each voxel that lies inside, `samples` the points at
+    which its goals are judged.
     """
 
     density: DensityImage
@@ -56,6 +58,7 @@ class PlanningModel:
     prescription: Prescription
     structures: StructureSet
     sets: Mapping[str, tuple[NDArray[np.int64], Floats]]
+    samples: Mapping[str, Samples]
     machine: Machine
     backend: str
     engine: str = "collapsed_cone"
@@ -83,7 +86,7 @@ def first_problem(model: PlanningModel) -> tuple[Problem, Floats]:
     prescription, operator = model.prescription, model.operator
     beamlets, top = operator.beamlets, prescription.targets[0]
     around = surroundings(prescription.targets, model.sets, operator.grid, operator.voxel_index)
-    wishes = build_wishes(prescription, model.sets, operator.grid.voxel_cc, room_gy=ROOM_GY)
+    wishes = build_wishes(prescription, model.samples, room_gy=ROOM_GY)
     start = uniform_weights(
         operator, len(beamlets), target_rows=model.sets[top.name][0], dose_gy=top.dose_gy, fractions=model.fractions
     )
@@ -192,7 +195,7 @@ def measured_levels(model: PlanningModel, wishes: tuple[Wish, ...], dose: Dose, 
     found = []
     for wish in wishes:
         voxels = dose_in_mask(dose, structures[wish.goal.structure].mask, grid).astype(np.float64)
-        fine = replace(wish, rows=np.arange(len(voxels)), share=np.full(len(voxels), 1.0 / len(voxels)))
+        fine = replace(wish, rows=np.arange(len(voxels)), share=np.full(len(voxels), 1.0 / len(voxels)), mixing=None)
         unseen = fine.value_gy(voxels) - wish.value_gy(full_gy)
         found.append(replace(wish, level_gy=wish.level_gy - unseen + wish.unseen_gy, unseen_gy=unseen))
     return tuple(found)

@@ -323,7 +323,8 @@ def _inverse_curvature(problem: Problem) -> Float:
         density[term.voxel_rows] += term.weight / term.voxel_weight.sum() * term.voxel_weight
     for wish in problem.wishes:
         # A mean bends by its square only where its wish is at work: a tenth stands for that.
-        density[wish.rows] += wish.stiffness * wish.share * (1.0 if wish.kind == "tail" else 0.1)
+        spread = wish.share if wish.mixing is None else wish.share @ wish.mixing
+        density[wish.rows] += wish.stiffness * spread * (1.0 if wish.kind == "tail" else 0.1)
     felt = problem.pull(density)
     scale: Float = 1.0 / np.maximum(felt, 0.01 * max(float(felt.max()), np.finfo(np.float64).tiny))
     return scale / float(scale.mean())

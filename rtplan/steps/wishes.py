@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from rtplan.domain.arrays import frozen
 from rtplan.domain.goals import Goal
 from rtplan.domain.prescription import Prescription
 from rtplan.errors import PlanningFailed
+from rtplan.steps.samples import Samples
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -41,8 +43,9 @@ EXEMPT = 0.8  # of the volume that a goal lets off is let off: what other grids 
 class Wish:
     """One goal on the optimiser's voxels.
 
-    `rows` (n,) of the dose vector, `share` (n,) of the structure's volume in each, sum 1. `level_gy` is what the mean, the
-    generalised mean (exponent `exponent`) or, for a tail, the dose of every voxel but the share `exempt` of the volume is to
+    `rows` (m,) of the dose vector; `mixing` (n, m) makes points of them, None where each row is a point; `share` (n,) of the
+    structure's volume that each point stands for, sum 1. `level_gy` is what the mean, the
+    generalised mean (exponent `exponent`) or, for a tail, the dose of every point but the share `exempt` of the volume is to
     keep to: below it where `upper`, else above.
     """
 
@@ -56,13 +59,15 @@ class Wish:
     stiffness: float
     exempt: float = 0.0
     exponent: float = 1.0
+    mixing: sp.csr_matrix | None = None
     unseen_gy: float = 0.0  # what the level already allows for: the goal's value on the CT's voxels less that on these
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", frozen(self.rows, np.int64))
         object.__setattr__(self, "share", frozen(self.share, np.float64))
-        if self.rows.shape != self.share.shape or not len(self.rows) or not np.isclose(self.share.sum(), 1.0):
-            raise ValueError(f"{self.goal.structure}: one share a row is needed, of sum 1")
+        points = self.rows.shape if self.mixing is None else self.mixing.shape[:1]
+        if points != self.share.shape or not len(self.rows) or not np.isclose(self.share.sum(), 1.0):
+            raise ValueError(f"{self.goal.structure}: one share a point is needed, of sum 1")
 
     @property
     def label(self) -> str:
@@ -74,9 +79,16 @@ class Wish:
         """Highest price of a voxel's Gy (tails) or of the mean's."""
         return self.price_cap / max(self.exempt / EXEMPT, SMALLEST_TAIL) if self.kind == "tail" else self.price_cap
 
+    def at_points(self, dose_gy: Floats) -> Floats:
+        """Dose at the points (n,) for the dose of all rows."""
+        own = dose_gy[self.rows]
+        return own if self.mixing is None else np.asarray(self.mixing @ own)
+
     def value_gy(self, dose_gy: Floats) -> float:
         """The goal's value in Gy for the dose of all rows: the mean, the generalised mean, or the tail's border."""
-        dose = dose_gy[self.rows]
+        return self._value(self.at_points(dose_gy))
+
+    def _value(self, dose: Floats) -> float:
         match self.kind:
             case "mean":
                 return float(self.share @ dose)
@@ -87,20 +99,21 @@ class Wish:
 
     def beyond_gy(self, dose_gy: Floats) -> Floats:
         """How far beyond the level, in Gy: (1,) for means, (n,) for a tail; positive is too far."""
-        dose = dose_gy[self.rows]
-        value = dose if self.kind == "tail" else np.array([self.value_gy(dose_gy)])
+        dose = self.at_points(dose_gy)
+        value = dose if self.kind == "tail" else np.array([self._value(dose)])
         return np.asarray(value - self.level_gy if self.upper else self.level_gy - value, dtype=np.float64)
 
     def pull(self, price: Floats, dose_gy: Floats) -> Floats:
-        """Gradient (n,) by the rows' dose of the price times what is beyond, for the price of each entry of `beyond_gy`."""
+        """Gradient (m,) by the rows' dose of the price times what is beyond, for the price of each entry of `beyond_gy`."""
         sign = 1.0 if self.upper else -1.0
         match self.kind:
             case "mean":
-                return np.asarray(sign * price[0] * self.share)
+                own = price[0] * self.share
             case "eud":
-                return np.asarray(sign * price[0] * self._eud(dose_gy[self.rows])[1])
+                own = price[0] * self._eud(self.at_points(dose_gy))[1]
             case "tail":
-                return np.asarray(sign * price * self.share)
+                own = price * self.share
+        return np.asarray(sign * (own if self.mixing is None else own @ self.mixing))
 
     def weight(self) -> Floats:
         """What an entry of `beyond_gy` weighs in sums."""
@@ -137,7 +150,7 @@ def tail_border_gy(dose_gy: Floats, share: Floats, volume: float, *, upper: bool
 
 def first_prices(wishes: tuple[Wish, ...]) -> tuple[Price, ...]:
     """Nothing costs anything yet, and nobody is let off."""
-    sizes = [len(w.rows) if w.kind == "tail" else 1 for w in wishes]
+    sizes = [len(w.share) if w.kind == "tail" else 1 for w in wishes]
     return tuple(Price(np.zeros(n), np.zeros(n, dtype=bool), w.stiffness) for w, n in zip(wishes, sizes, strict=True))
 
 
@@ -204,42 +217,47 @@ def within_reach(wish: Wish, price: Price, dose_gy: Floats) -> Wish:
     return replace(wish, level_gy=wish.level_gy + (slip if wish.upper else -slip))
 
 
-def build_wishes(
-    prescription: Prescription, sets: Mapping[str, tuple[Rows, Floats]], voxel_cc: float, *, room_gy: float
-) -> tuple[Wish, ...]:
-    """One wish for each goal of the prescription, on the optimisation grid's voxels of `voxel_cc`.
+def build_wishes(prescription: Prescription, samples: Mapping[str, Samples], *, room_gy: float) -> tuple[Wish, ...]:
+    """One wish for each goal of the prescription, on the structures' samples.
 
     Levels are `room_gy` inside the goals' limits, for what grid and delivery will take. Raises PlanningFailed
     GOAL_WITHOUT_VOXELS for a structure that no voxel of the grid represents.
     """
     found = []
     for goal in prescription.goals:
-        rows, part = sets.get(goal.structure, (np.empty(0, np.int64), np.empty(0)))
-        if not len(rows) or not part.sum() > 0.0:
+        own = samples[goal.structure]
+        if not own.mixing.shape[0]:
             raise PlanningFailed(
                 "GOAL_WITHOUT_VOXELS",
                 f"{goal.structure} has no voxel on the optimisation grid",
                 f"at least one for the goal {goal.metric.text}",
-                "draw the structure larger, or make the protocol's optimisation grid finer",
+                "check that the structure lies in the body",
             )
-        volume_cc = float(part.sum()) * voxel_cc
-        bare = _wish(goal, rows, part / part.sum(), volume_cc, prescription.prescribed_gy(goal.structure))
+        bare = _wish(goal, own, prescription.prescribed_gy(goal.structure))
         found.append(replace(bare, level_gy=bare.level_gy + (-room_gy if bare.upper else room_gy)))
     return tuple(found)
 
 
-def _wish(goal: Goal, rows: Rows, share: Floats, volume_cc: float, prescribed_gy: float) -> Wish:
+def _wish(goal: Goal, samples: Samples, prescribed_gy: float) -> Wish:
     """A goal's wish with the level at its limit."""
     cap = PRICE_CAPS[min(goal.priority, len(PRICE_CAPS) - 1)]
-    upper, metric = goal.sense == "<=", goal.metric
-    if metric.kind == "mean_gy":
-        return Wish(goal, "mean", rows, share, upper, goal.limit, cap, MEAN_STIFFNESS)
-    if metric.kind == "eud_gy":
-        return Wish(goal, "eud", rows, share, upper, goal.limit, cap, MEAN_STIFFNESS, exponent=metric.argument)
-    level_gy, volume = dose_and_volume(goal, volume_cc, prescribed_gy)
-    let_off = volume if upper else 1.0 - volume
-    stiffness = TAIL_STIFFNESS[min(max(goal.priority - 1, 0), 1)]
-    return Wish(goal, "tail", rows, share, upper, level_gy, cap, stiffness, exempt=EXEMPT * let_off)
+    upper, metric, n = goal.sense == "<=", goal.metric, samples.mixing.shape[0]
+    kind: WishKind = "mean" if metric.kind == "mean_gy" else "eud" if metric.kind == "eud_gy" else "tail"
+    level_gy, volume = (goal.limit, 1.0) if kind != "tail" else dose_and_volume(goal, samples.volume_cc, prescribed_gy)
+    let_off = (volume if upper else 1.0 - volume) if kind == "tail" else 0.0
+    return Wish(
+        goal,
+        kind,
+        samples.rows,
+        np.full(n, 1.0 / n),
+        upper,
+        level_gy,
+        cap,
+        TAIL_STIFFNESS[min(max(goal.priority - 1, 0), 1)] if kind == "tail" else MEAN_STIFFNESS,
+        exempt=EXEMPT * let_off,
+        exponent=metric.argument if kind == "eud" else 1.0,
+        mixing=samples.mixing,
+    )
 
 
 def dose_and_volume(goal: Goal, volume_cc: float, prescribed_gy: float) -> tuple[float, float]:
