@@ -20,7 +20,7 @@ from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets, FluencePlan, InfluenceOperator
 from rtplan.domain.machine import Machine
 from rtplan.domain.openings import static_segments
-from rtplan.domain.plan import DeliverablePlan, Segment, step_and_shoot_beam
+from rtplan.domain.plan import DeliverablePlan, Segment, refuse_arcs, step_and_shoot_beam
 from rtplan.domain.prescription import Protocol
 from rtplan.domain.progress import Progress
 from rtplan.registry import shelf
@@ -168,6 +168,7 @@ def _segment_weights(
 
 def plan_segments(plan: DeliverablePlan) -> tuple[Segment, ...]:
     """Segments of all beams in order; `beam_index` counts the plan's own beams."""
+    refuse_arcs(plan, "segments")
     return tuple(Segment(i, aperture, mu) for i, beam in enumerate(plan.beams) for aperture, mu in static_segments(beam))
 
 

@@ -12,7 +12,7 @@ from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import CtImage, DensityImage
-from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel, Jaws, Machine, Mlc
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, ArcLimits, BeamModel, Jaws, Machine, Mlc
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam, Segment, step_and_shoot_beam
 from rtplan.domain.prescription import (
     BeamArrangement,
@@ -60,7 +60,7 @@ def machine(machine_id: str = "test_machine", energy_id: str = "6X") -> Machine:
         NO_CONTAMINATION,
         "b" * 64,
     )
-    jaws = Jaws((-200, 20), (-20, 200), (-200, 100), (-100, 200), 0.005)
+    jaws = Jaws((-200, 20), (-20, 200), (-200, 100), (-100, 200), 0.005, 25.0)
     return Machine(
         machine_id,
         "1",
@@ -78,6 +78,8 @@ def machine(machine_id: str = "test_machine", energy_id: str = "6X") -> Machine:
         2.0,
         1.0,
         1000.0,
+        (-180.0, 180.0),
+        ArcLimits(30.0, (), 0.1, 20.0, 5.0),
         "m" * 64,
     )
 
@@ -101,7 +103,7 @@ def arc_beam(number: int) -> PlanBeam:
     angles = [350.0, 355.0, 0.0, 5.0, 10.0]
     mus = [0.0, 3.3, 9.7, 11.123456, 20.987654]
     points = tuple(ControlPoint(m, a, aperture(90 + i)) for i, (m, a) in enumerate(zip(mus, angles, strict=True)))
-    return PlanBeam(number, beam, points)
+    return PlanBeam(number, beam, points, "CW")
 
 
 def plan(beams: tuple[PlanBeam, ...] | None = None) -> DeliverablePlan:
