@@ -1,4 +1,4 @@
-"""A small sound arc on the example machine: the good example of the checks of arcs, and what the bad ones are broken from."""
+"""A small sound arc on the example machine: the good example of the checks of arcs, from which bad ones are broken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def example_arc(number: int = 1) -> PlanBeam:
     """From 350 degrees through 0 to 30 in steps of 4, 2 MU each; an opening of 40 mm that moves by 2 mm a step."""
     beam = Beam(f"Arc {number}", 350.0, 0.0, 0.0, (0.0, 0.0, 0.0), 1000.0)
     points = tuple(
-        ControlPoint(2.0 * i, (350.0 + STEP_DEG * i) % 360.0, example_aperture(-20.0 + 2 * i, 20.0 + 2 * i)) for i in range(11)
+        ControlPoint(2.0 * i, (350.0 + STEP_DEG * i) % 360.0, example_aperture(-20.0 + 2 * i, 20.0 + 2 * i))
+        for i in range(11)
     )
     return arc_beam(number, beam, "CW", points)
 

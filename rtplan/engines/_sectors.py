@@ -8,7 +8,6 @@ What a map shares does not hang on which others are calculated with it, so a pla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np

@@ -137,9 +137,7 @@ def _photons(
     return energy
 
 
-def _released(
-    density: DensityImage, fields: Sequence[Field], model: BeamModel, kernels: Backend
-) -> tuple[Source, ...]:
+def _released(density: DensityImage, fields: Sequence[Field], model: BeamModel, kernels: Backend) -> tuple[Source, ...]:
     """What all beams release, by the source whose kernels it spreads with."""
     sources = Sources()
     for field in fields:

@@ -79,9 +79,7 @@ def arc_of(file: ArcFile | None, beam: BeamFile, document: YamlDocument) -> ArcL
     ):
         if not high < value:
             raise inconsistent(document, ("arc", low), f"{high:g}", f"less than the largest, {value:g}")
-    return ArcLimits(
-        file.min_dose_rate_mu_min, steps, file.min_mu_per_deg, file.max_mu_per_deg, file.max_spacing_deg
-    )
+    return ArcLimits(file.min_dose_rate_mu_min, steps, file.min_mu_per_deg, file.max_mu_per_deg, file.max_spacing_deg)
 
 
 def beam_of(file: BeamFile, document: YamlDocument, sad_mm: float) -> BeamModel:

@@ -44,7 +44,7 @@ def beam_doses(
     engine: str = "collapsed_cone",
     progress: Progress = silent,
 ) -> tuple[Dose, ...]:
-    """Dose of each beam over the whole course on the density's grid, Gy to medium, one per plan beam, an arc's over all its maps."""
+    """Dose of each beam over the whole course on the density's grid, Gy to medium, one per plan beam or arc."""
     calculate = shelf("rtplan.engines")[engine].dose
     doses: list[Dose] = []
     for beam in plan.beams:

@@ -54,13 +54,9 @@ def beam_fluence(beam: PlanBeam, machine: Machine, *, pixel_mm: float = 1.0) -> 
     """
     _refuse_what_a_map_cannot_hold(beam, machine)
     if not beam.is_arc:
-        exposures = [
-            (a.aperture, b.aperture, b.cumulative_mu - a.cumulative_mu) for a, b in pairwise(beam.control_points)
-        ]
+        exposures = [(a.aperture, b.aperture, b.cumulative_mu - a.cumulative_mu) for a, b in pairwise(beam.control_points)]
         return (_map(beam.beam, exposures, machine, pixel_mm),)
-    return tuple(
-        replace(_map(at, [exposure], machine, pixel_mm), of_arc=True) for at, exposure in _arc_exposures(beam)
-    )
+    return tuple(replace(_map(at, [exposure], machine, pixel_mm), of_arc=True) for at, exposure in _arc_exposures(beam))
 
 
 def _arc_exposures(beam: PlanBeam) -> Iterator[tuple[Beam, Exposure]]:
