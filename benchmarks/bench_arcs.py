@@ -26,7 +26,7 @@ from rtplan.domain.plan import Aperture, ControlPoint, PlanBeam, arc_beam
 from rtplan.engines import collapsed_cone
 from rtplan.library.calibrations import load_calibration
 from rtplan.library.machines import load_machine
-from rtplan.steps import fluence
+from rtplan.steps.fluence import beam_fluence
 from rtplan.steps.ingest import body_mask, densities, dose_grid, resample_density
 
 MACHINE = "generic_6mv"
@@ -74,11 +74,7 @@ def cylinder() -> DensityImage:
 
 def arc_dose(arc: PlanBeam, density: DensityImage, machine: Machine, step_deg: float, quality: str) -> np.ndarray:
     """Dose of the arc cut into maps of at most `step_deg`, Gy."""
-    before, fluence.ARC_STEP_DEG = fluence.ARC_STEP_DEG, step_deg
-    try:
-        maps = fluence.beam_fluence(arc, machine)
-    finally:
-        fluence.ARC_STEP_DEG = before
+    maps = beam_fluence(arc, machine, arc_step_deg=step_deg)
     return collapsed_cone.dose(density, maps, machine.beam, quality=quality, backend="cpu")
 
 
@@ -114,10 +110,9 @@ def cost(maps: int, quality: str) -> dict[str, float]:
     middle = tuple(float(round((a + b) / 2)) for a, b in zip(low, high, strict=True))
     arc = modulated_arc(machine, 358.0 / maps, maps, 1, (middle[0], middle[1], middle[2]))
     short = modulated_arc(machine, 2.0, 2, 1, (middle[0], middle[1], middle[2]))
-    collapsed_cone.dose(density, fluence.beam_fluence(short, machine), machine.beam, quality=quality, backend="cpu")
+    collapsed_cone.dose(density, beam_fluence(short, machine), machine.beam, quality=quality, backend="cpu")
     marks = [(time.perf_counter(), time.process_time())]
-    fluence.ARC_STEP_DEG = 5.0
-    fields = fluence.beam_fluence(arc, machine)
+    fields = beam_fluence(arc, machine, arc_step_deg=5.0)
     marks.append((time.perf_counter(), time.process_time()))
     collapsed_cone.dose(density, fields, machine.beam, quality=quality, backend="cpu")
     marks.append((time.perf_counter(), time.process_time()))

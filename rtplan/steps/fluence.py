@@ -27,18 +27,26 @@ from rtplan.steps.transmission import (
 Floats = NDArray[np.float64]
 
 NEGLIGIBLE = 1e-4  # of a map's MU: what it may leave out beyond its edges
+# Of modulated half arcs in water against maps of 0.5 degrees, percent of the maximum above half of it (rms; 99 of 100
+# voxels within): 4 degrees 0.19 to 0.29, 0.8 to 1.3; 2 degrees 0.04 to 0.07, 0.17 to 0.29; 1 degree 0.01, 0.04 to 0.05.
 ARC_STEP_DEG = 2.0
 _FAR_MM = 1e4  # beyond any field
 _ROUNDING = 1e-9
 Exposure: TypeAlias = tuple[Aperture, Aperture, float]  # from one aperture to another, with the MU given on the way
 
 
-def plan_fluence(plan: DeliverablePlan, machine: Machine, *, pixel_mm: float = 1.0) -> tuple[FluenceMap, ...]:
+def plan_fluence(
+    plan: DeliverablePlan, machine: Machine, *, pixel_mm: float = 1.0, arc_step_deg: float = ARC_STEP_DEG
+) -> tuple[FluenceMap, ...]:
     """The maps of all beams in order, those of `beam_fluence`. Raises PlanningFailed as it does."""
-    return tuple(field for beam in plan.beams for field in beam_fluence(beam, machine, pixel_mm=pixel_mm))
+    return tuple(
+        field for beam in plan.beams for field in beam_fluence(beam, machine, pixel_mm=pixel_mm, arc_step_deg=arc_step_deg)
+    )
 
 
-def beam_fluence(beam: PlanBeam, machine: Machine, *, pixel_mm: float = 1.0) -> tuple[FluenceMap, ...]:
+def beam_fluence(
+    beam: PlanBeam, machine: Machine, *, pixel_mm: float = 1.0, arc_step_deg: float = ARC_STEP_DEG
+) -> tuple[FluenceMap, ...]:
     """One map of a fixed beam: Σ over control-point intervals of ΔMU times the aperture's transmission. Many of an arc.
 
     Sharp edges: leaf tips along X set back by half the dosimetric leaf gap, strips of leaves and of their overlaps
@@ -49,21 +57,23 @@ def beam_fluence(beam: PlanBeam, machine: Machine, *, pixel_mm: float = 1.0) -> 
     on multiples of `pixel_mm`; a map leaves out only rows and columns that stay below 1e-4 of its MU.
 
     Of an arc each interval becomes a map at its middle gantry angle with what the leaves do on the way; intervals that turn
-    by more than `ARC_STEP_DEG` are cut into equal parts.
+    by more than `arc_step_deg` are cut into equal parts.
     Raises PlanningFailed: GANTRY_MOVES, METERSET_FALLS, MLC_PAIRS.
     """
     _refuse_what_a_map_cannot_hold(beam, machine)
     if not beam.is_arc:
         exposures = [(a.aperture, b.aperture, b.cumulative_mu - a.cumulative_mu) for a, b in pairwise(beam.control_points)]
         return (_map(beam.beam, exposures, machine, pixel_mm),)
-    return tuple(replace(_map(at, [exposure], machine, pixel_mm), of_arc=True) for at, exposure in _arc_exposures(beam))
+    return tuple(
+        replace(_map(at, [exposure], machine, pixel_mm), of_arc=True) for at, exposure in _arc_exposures(beam, arc_step_deg)
+    )
 
 
-def _arc_exposures(beam: PlanBeam) -> Iterator[tuple[Beam, Exposure]]:
+def _arc_exposures(beam: PlanBeam, step_deg: float) -> Iterator[tuple[Beam, Exposure]]:
     """The arc as fixed beams, each with what is given from half a step before to half a step after its angle."""
     for (start, end), turn in zip(pairwise(beam.control_points), beam.turns_deg, strict=True):
         mu = end.cumulative_mu - start.cumulative_mu
-        parts = max(1, math.ceil(abs(turn) / ARC_STEP_DEG - _ROUNDING)) if mu > 0.0 else 0
+        parts = max(1, math.ceil(abs(turn) / step_deg - _ROUNDING)) if mu > 0.0 else 0
         for i in range(parts):
             angle = (start.gantry_angle_deg + turn * (i + 0.5) / parts) % 360.0
             at = replace(beam.beam, name=f"{beam.beam.name} at {angle:.1f}", gantry_angle_deg=float(angle))
