@@ -42,8 +42,6 @@ def beams_eye_png(data: ReportData) -> bytes:
     fixed = [beam for beam in data.plan.beams if not beam.is_arc]
     arcs = [beam for beam in data.plan.beams if beam.is_arc]
     pictures = [_Picture(beam, _title(beam), open_mu(beam, mlc)) for beam in fixed]
-    stills = [still for arc in arcs for still in arc_stills(arc, mlc)]
-    # A still shows where the aperture stands, not what it gives: its scale is its own.
     with mpl.rc_context(SETTINGS):
         columns = _ARC_STILLS if arcs else min(_COLUMNS, len(fixed))
         first_rows = math.ceil(len(fixed) / columns)
@@ -53,10 +51,12 @@ def beams_eye_png(data: ReportData) -> bytes:
         highest = max((float(p.mu[2].max()) for p in pictures), default=0.0)
         drawn = [_draw(figure, (rows, columns, i), p, extent, highest) for i, p in enumerate(pictures, start=1)]
         fixed_axes = list(figure.axes)
-        for i, still in enumerate(stills, start=first_rows * columns + 1):
-            _draw(figure, (rows, columns, i), still, extent, 1.0)
+        for row, arc in enumerate(arcs, start=first_rows):
+            for i, still in enumerate(arc_stills(arc, mlc), start=row * columns + 1):
+                # A still shows where the aperture stands, not what it gives: its scale is its own.
+                _draw(figure, (rows, columns, i), still, extent, 1.0)
         if drawn:
-            figure.colorbar(drawn[0], ax=fixed_axes, label="MU per fraction through the open aperture", shrink=0.8, pad=0.01)
+            figure.colorbar(drawn[0], ax=fixed_axes, label="MU per fraction, open", shrink=0.8, pad=0.01)
         return png_bytes(figure, _DPI)
 
 
@@ -77,8 +77,6 @@ def arc_stills(arc: PlanBeam, mlc: Mlc) -> list[_Picture]:
     """The open aperture at control points evenly spread over an arc, at most eight, with angle and MU given until there."""
     last = len(arc.control_points) - 1
     chosen = np.unique(np.rint(np.linspace(0, last, _ARC_STILLS)).astype(int))
-    # Always a whole row, so that the next arc begins a new one.
-    chosen = np.concatenate([chosen, np.full(_ARC_STILLS - len(chosen), last)])
     stills = []
     for index in chosen:
         point = arc.control_points[index]
