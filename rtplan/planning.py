@@ -20,9 +20,10 @@ from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets, FluencePlan, InfluenceOperator
 from rtplan.domain.machine import Machine
 from rtplan.domain.openings import static_segments
-from rtplan.domain.plan import DeliverablePlan, Segment, refuse_arcs, step_and_shoot_beam
+from rtplan.domain.plan import DeliverablePlan, Segment, step_and_shoot_beam
 from rtplan.domain.prescription import Protocol
 from rtplan.domain.progress import Progress
+from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
 from rtplan.steps.apertures import beamlet_field
 from rtplan.steps.fluence import plan_fluence
@@ -167,8 +168,9 @@ def _segment_weights(
 
 
 def plan_segments(plan: DeliverablePlan) -> tuple[Segment, ...]:
-    """Segments of all beams in order; `beam_index` counts the plan's own beams."""
-    refuse_arcs(plan, "segments")
+    """Segments of all beams in order; `beam_index` counts the plan's own beams. Refuses arcs, which would be lost."""
+    if any(beam.is_arc for beam in plan.beams):
+        raise PlanningFailed("ARC_NOT_SUPPORTED", "segments of an arc were asked for", "step-and-shoot beams")
     return tuple(Segment(i, aperture, mu) for i, beam in enumerate(plan.beams) for aperture, mu in static_segments(beam))
 
 

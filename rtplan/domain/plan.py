@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from rtplan.domain.arrays import frozen
 from rtplan.domain.beams import Beam
-from rtplan.errors import PlanningFailed
 
 Rotation = Literal["NONE", "CW", "CC"]  # of the gantry; CW is towards greater angles, as IEC 61217 and DICOM have it
 _NO_TURN_DEG = 1e-6  # what decimal strings round away
@@ -124,19 +123,11 @@ def step_and_shoot_beam(number: int, beam: Beam, segments: tuple[Segment, ...]) 
 def arc_beam(number: int, beam: Beam, rotation: Rotation, control_points: tuple[ControlPoint, ...]) -> PlanBeam:
     """An arc through `control_points`, the first of which stands at the beam's own gantry angle.
 
-    Raises PlanningFailed ARC_INVALID for what is no arc at all; what a machine can turn is for the checks to say.
+    Raises ValueError for what is no arc at all; what a machine can turn is for the checks to say.
     """
     if rotation not in ("CW", "CC") or len(control_points) < 2:
-        found = f"beam {number}: rotation {rotation}, {len(control_points)} control points"
-        raise PlanningFailed("ARC_INVALID", found, "rotation CW or CC, and two control points or more")
+        raise ValueError(f"beam {number}: an arc of rotation {rotation} with {len(control_points)} control points")
     if control_points[0].gantry_angle_deg != beam.gantry_angle_deg:
-        found = f"beam {number} at {beam.gantry_angle_deg:g} deg, first control point {control_points[0].gantry_angle_deg:g}"
-        raise PlanningFailed("ARC_INVALID", found, "the beam's gantry angle is where its arc begins")
+        first = control_points[0].gantry_angle_deg
+        raise ValueError(f"beam {number} stands at {beam.gantry_angle_deg:g} deg, its arc begins at {first:g} deg")
     return PlanBeam(number, beam, control_points, rotation)
-
-
-def refuse_arcs(plan: DeliverablePlan, step: str) -> None:
-    """Raises PlanningFailed ARC_NOT_SUPPORTED where `step` would lose what an arc delivers while it moves."""
-    arcs = [beam.number for beam in plan.beams if beam.is_arc]
-    if arcs:
-        raise PlanningFailed("ARC_NOT_SUPPORTED", f"{step} of the arcs {arcs}", "step-and-shoot beams")

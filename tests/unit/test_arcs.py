@@ -12,7 +12,7 @@ from rtplan.domain.example_arc import example_arc
 from rtplan.domain.example_context import example_aperture, example_machine, example_plan
 from rtplan.domain.motion import dose_rate_mu_min, gantry_paths_deg, interval_seconds, intervals
 from rtplan.domain.openings import open_area_cm2
-from rtplan.domain.plan import ControlPoint, DeliverablePlan, PlanBeam, arc_beam, refuse_arcs
+from rtplan.domain.plan import ControlPoint, DeliverablePlan, PlanBeam, arc_beam
 from rtplan.errors import PlanningFailed
 from rtplan.planning import plan_segments
 from rtplan.steps.final_dose import scaled_plan
@@ -48,7 +48,7 @@ def test_rounding_is_no_full_turn():
 def test_what_is_no_arc_is_refused():
     points = example_arc().control_points
     for rotation, chosen in (("NONE", points), ("CW", points[:1]), ("CW", points[1:])):
-        with pytest.raises(PlanningFailed, match="ARC_INVALID"):
+        with pytest.raises(ValueError, match="beam 1"):
             arc_beam(1, example_arc().beam, rotation, chosen)
 
 
@@ -57,7 +57,7 @@ def test_steps_that_know_only_segments_refuse_arcs():
     mixed = replace(example_plan(), beams=(*example_plan().beams, example_arc(3)))
     with pytest.raises(PlanningFailed, match="ARC_NOT_SUPPORTED"):
         plan_segments(mixed)
-    refuse_arcs(example_plan(), "segments")
+    assert len(plan_segments(example_plan())) == 4
 
 
 def test_scaling_keeps_an_arc_an_arc():
