@@ -28,7 +28,7 @@ from rtplan.errors import CaseRejected, SafetyStop
 from rtplan.library.calibrations import load_calibration
 from rtplan.library.machines import load_machine
 from rtplan.pipeline import deliver
-from rtplan.steps.final_dose import beam_doses, normalisation_factor, plan_dose, scaled_plan
+from rtplan.steps.final_dose import beam_doses, normalisation_factor, plan_dose, scaled_dose, scaled_plan
 from rtplan.steps.ingest import body_mask, densities, dose_grid, resample_density
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary
 from rtplan.steps.reread import confirm_deliverable
@@ -77,8 +77,7 @@ def context(ct_dir: Path) -> PlanContext:
     plan = DeliverablePlan("generic_6mv", "6X", 30, (turn(1, "CW", 340.0), turn(2, "CC", 170.0)))
     first = plan_dose(density, plan, MACHINE, quality="quick", backend="cpu")
     factor = normalisation_factor(Normalisation("PTV_60", "D50[Gy]", 60.0), first, structures, prescription)
-    plan = scaled_plan(plan, factor)
-    dose = plan_dose(density, plan, MACHINE, quality="quick", backend="cpu")
+    plan, dose = scaled_plan(plan, factor), scaled_dose(first, factor)
     beams = beam_doses(density, plan, MACHINE, quality="quick", backend="cpu")
     return PlanContext(plan, MACHINE, density, dose, beams, structures, prescription)
 
