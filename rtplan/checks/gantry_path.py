@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from rtplan.domain.context import Delivery, PlanContext
-from rtplan.domain.example_arc import example_arc_context, with_arc_point
+from rtplan.domain.example_arc import STEP_DEG, example_arc_context, with_arc_point
 from rtplan.domain.example_context import example_context, with_control_point
 from rtplan.domain.machine import Machine
 from rtplan.domain.motion import ANGLE_TOLERANCE_DEG, gantry_paths_deg
@@ -48,7 +48,9 @@ class GantryPath:
         arc = good.plan.beams[0]
         fifth = arc.control_points[5]
         back = with_arc_point(good, 5, replace(fifth, gantry_angle_deg=(fifth.gantry_angle_deg - 5.0) % 360.0))
-        still = with_arc_point(good, 5, replace(fifth, gantry_angle_deg=arc.control_points[4].gantry_angle_deg))
+        still = good
+        for i, later in enumerate(arc.control_points[5:], start=5):
+            still = with_arc_point(still, i, replace(later, gantry_angle_deg=(later.gantry_angle_deg - STEP_DEG) % 360.0))
         turned = replace(good, plan=replace(good.plan, beams=(replace(arc, rotation="CC"), *good.plan.beams[1:])))
         return good, (back, still, turned, replace(good, machine=replace(good.machine, arc=None)))
 

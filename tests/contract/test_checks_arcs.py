@@ -89,6 +89,14 @@ def test_angles_that_are_none_are_caught_at_every_control_point(angle):
     assert not verdict("GANTRY_PATH", with_arc_point(GOOD, 4, replace(ARC.control_points[4], gantry_angle_deg=angle)))
 
 
+def test_a_full_turn_is_written_as_zero():
+    # mutant: angles of the first control point alone; accelerators know no 360
+    angles = 352.0 + 4.0 * np.arange(11)
+    assert verdict("GANTRY_PATH", with_angles(angles % 360.0))
+    angles[3:] %= 360.0
+    assert angles[2] == 360.0 and not verdict("GANTRY_PATH", with_angles(angles))
+
+
 def test_dose_rate_follows_the_slowest_axis():
     # 2 MU while the gantry turns 4 degrees at 6 a second: 180 MU/min; mutant: the fastest axis
     assert "180.0 MU/min" in CHECKS["ARC_DOSE_RATE"].check(GOOD).message
@@ -156,7 +164,7 @@ def test_dense_matter_is_seen_from_where_the_gantry_stands():
     points = np.stack([x, y, z], axis=-1)
     bev_x, bev_y, _ = near.to_bev(points)
     first_x, _, _ = beam_frame(arc.beam).to_bev(points)
-    dense[(np.abs(bev_x - 10.0) < 20.0) & (np.abs(bev_y) < 10.0) & (np.abs(first_x) > 32.0)] = 4.5
+    dense[(np.abs(bev_x - 19.0) < 17.0) & (np.abs(bev_y) < 10.0) & (np.abs(first_x - 10.0) > 34.0)] = 4.5
     assert (dense > 4).sum() > 10
     found = replace(with_arc(arc), density=DensityImage(GOOD.density.grid, dense, dense))
     found = replace(found, plan=replace(found.plan, beams=found.plan.beams[:1]))

@@ -61,6 +61,8 @@ def test_the_gantry_takes_the_shorter_way_unless_a_stop_is_in_it():
 def test_a_beam_at_the_stop_is_reached_from_the_nearer_side():
     assert way_s(150.0, 180.0) == pytest.approx(5.0)
     assert way_s(210.0, 180.0) == pytest.approx(5.0)
+    # mutant: the first side that comes
+    assert way_s(180.0, 150.0) == pytest.approx(5.0) and way_s(180.0, 210.0) == pytest.approx(5.0)
     # Greedy would come to 180 from 150, whence 181 is a whole turn away: either way one long turn is due, and only one.
     assert way_s(150.0, 180.0, 181.0) == pytest.approx((330.0 + 1.0) / 6)
 
