@@ -30,6 +30,7 @@ from rtplan.library.machines import load_machine
 QUALITY = "standard"
 WIDTH_MM = 384.0
 HALF_FIELD_MM = 50.0
+FIXED_BEAMS = 72  # more are the maps of an arc
 CONES = collapsed_cone.PLUGIN.cones(QUALITY)
 # Of one update: series of 1 - e^-y and its mean 21 flop, then 7 for each of nine exponents and 4 to the next. Density, dose
 # in and dose out are 12 bytes if nothing stays in a cache.
@@ -75,7 +76,7 @@ def open_fields(n: int, sad_mm: float) -> list[FluenceMap]:
     """Open square fields at equal angles about the grid's middle."""
     edges = np.array([-HALF_FIELD_MM, HALF_FIELD_MM])
     beams = [Beam(str(b), 360.0 * b / n, 0.0, 0.0, (0.0, 0.0, 0.0), sad_mm) for b in range(n)]
-    return [FluenceMap(beam, edges, edges, np.ones((1, 1))) for beam in beams]
+    return [FluenceMap(beam, edges, edges, np.ones((1, 1)), of_arc=n > FIXED_BEAMS) for beam in beams]
 
 
 def measure(case: Case, device: str, repeats: int) -> dict[str, float]:

@@ -24,6 +24,7 @@ from rtplan.domain.plan import DeliverablePlan, Segment, step_and_shoot_beam
 from rtplan.domain.prescription import Prescription
 from rtplan.domain.progress import Progress
 from rtplan.domain.structures import StructureSet
+from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
 from rtplan.steps.direct_aperture import Segments, optimise_apertures, with_new_segments
 from rtplan.steps.fluence import plan_fluence
@@ -202,7 +203,9 @@ def measured_levels(model: PlanningModel, wishes: tuple[Wish, ...], dose: Dose, 
 
 
 def plan_segments(plan: DeliverablePlan) -> tuple[Segment, ...]:
-    """Segments of all beams in order; `beam_index` counts the plan's own beams."""
+    """Segments of all beams in order; `beam_index` counts the plan's own beams. Refuses arcs, which would be lost."""
+    if any(beam.is_arc for beam in plan.beams):
+        raise PlanningFailed("ARC_NOT_SUPPORTED", "segments of an arc were asked for", "step-and-shoot beams")
     return tuple(Segment(i, aperture, mu) for i, beam in enumerate(plan.beams) for aperture, mu in static_segments(beam))
 
 

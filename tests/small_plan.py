@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -12,7 +13,7 @@ from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import CtImage, DensityImage
-from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel, Jaws, Machine, Mlc
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, ArcLimits, BeamModel, Jaws, Machine, Mlc
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam, Segment, step_and_shoot_beam
 from rtplan.domain.prescription import (
     BeamArrangement,
@@ -60,7 +61,7 @@ def machine(machine_id: str = "test_machine", energy_id: str = "6X") -> Machine:
         NO_CONTAMINATION,
         "b" * 64,
     )
-    jaws = Jaws((-200, 20), (-20, 200), (-200, 100), (-100, 200), 0.005)
+    jaws = Jaws((-200, 20), (-20, 200), (-200, 100), (-100, 200), 0.005, 25.0)
     return Machine(
         machine_id,
         "1",
@@ -78,6 +79,8 @@ def machine(machine_id: str = "test_machine", energy_id: str = "6X") -> Machine:
         2.0,
         1.0,
         1000.0,
+        (-180.0, 180.0),
+        ArcLimits(30.0, (), 0.1, 20.0, 5.0),
         "m" * 64,
     )
 
@@ -101,7 +104,7 @@ def arc_beam(number: int) -> PlanBeam:
     angles = [350.0, 355.0, 0.0, 5.0, 10.0]
     mus = [0.0, 3.3, 9.7, 11.123456, 20.987654]
     points = tuple(ControlPoint(m, a, aperture(90 + i)) for i, (m, a) in enumerate(zip(mus, angles, strict=True)))
-    return PlanBeam(number, beam, points)
+    return PlanBeam(number, beam, points, "CW")
 
 
 def plan(beams: tuple[PlanBeam, ...] | None = None) -> DeliverablePlan:
@@ -112,6 +115,26 @@ def plan(beams: tuple[PlanBeam, ...] | None = None) -> DeliverablePlan:
             static_beam(3, 240.0, (50.0,)),
         )
     return DeliverablePlan("test_machine", "6X", 35, beams)
+
+
+def sound_aperture(seed: int) -> Aperture:
+    """Eight pairs open between the jaws, the others closed under the X2 jaw."""
+    draw = np.random.default_rng(seed)
+    x1, x2 = np.full(14, 40.0), np.full(14, 40.5)
+    x1[3:11], x2[3:11] = draw.uniform(-28, -15, 8), draw.uniform(15, 28, 8)
+    return Aperture(x1, x2, -31.25, 33.1234567, -28.5, 29.75)
+
+
+def sound_plan() -> DeliverablePlan:
+    """Two step-and-shoot beams and an arc that the test machine can deliver."""
+    fixed = []
+    for number, gantry in ((1, 0.0), (2, 120.0)):
+        beam = Beam(f"B{number}", gantry, 10.0, 0.0, ISO, 1000.0)
+        segments = tuple(Segment(number - 1, sound_aperture(10 * number + i), 7.0 / 3 + i) for i in range(3))
+        fixed.append(step_and_shoot_beam(number, beam, segments))
+    arc = arc_beam(4)
+    points = tuple(replace(p, aperture=sound_aperture(90 + i)) for i, p in enumerate(arc.control_points))
+    return plan((*fixed, replace(arc, control_points=points)))
 
 
 def goals() -> tuple[Goal, ...]:

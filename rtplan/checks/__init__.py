@@ -8,8 +8,17 @@ from rtplan.registry import shelf
 
 # Checks that need no dose, structures or prescription: what can be said of a plan from elsewhere.
 OF_DELIVERY = (
-    *("APERTURE_OPEN", "BEAM_ENERGY", "GANTRY_PATH", "HIGH_DENSITY", "INTERDIGITATION", "JAW", "LARGE_FIELD", "LEAF_SPEED"),
-    *("METERSET", "MLC_GAP", "MLC_PAIRS", "MLC_SPAN", "MLC_TRAVEL", "MU_RANGE", "SEGMENT_AREA", "SMALL_FIELD"),
+    *(
+        "APERTURE_OPEN",
+        "ARC_DOSE_RATE",
+        "ARC_MU_PER_DEGREE",
+        "BEAM_ENERGY",
+        "GANTRY_PATH",
+        "HIGH_DENSITY",
+        "INTERDIGITATION",
+    ),
+    *("JAW", "LARGE_FIELD", "LEAF_SPEED", "METERSET", "MLC_GAP", "MLC_PAIRS", "MLC_SPAN", "MLC_TRAVEL", "MU_RANGE"),
+    *("SEGMENT_AREA", "SMALL_FIELD"),
 )
 
 

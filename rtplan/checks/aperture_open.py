@@ -14,7 +14,7 @@ from rtplan.domain.verdict import CheckResult
 class ApertureOpen:
     """Wherever MU are given some leaf pair is open inside the jaws, and a beam of several segments has several apertures.
 
-    The second half is the sentinel for lost control points: a modulated beam whose leaves all stand still is wrong.
+    The second half is the sentinel for lost control points: a modulated beam or an arc whose leaves stand still is wrong.
     """
 
     kind = "APERTURE_OPEN"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtplan.checks._opening import beam_opening
+from rtplan.checks._opening import beam_opening, opening, swept
 from rtplan.domain.beams import beam_frame
 from rtplan.domain.context import Delivery, PlanContext
 from rtplan.domain.example_context import example_context
@@ -54,11 +55,25 @@ class HighDensity:
 
 
 def _in_opening(beam: PlanBeam, points_xyz_mm: NDArray[np.float64], mlc: Mlc) -> NDArray[np.bool_]:
-    opening = beam_opening(beam, mlc)
-    if opening is None:
+    if beam.is_arc and len(points_xyz_mm):
+        return _in_arc(beam, points_xyz_mm, mlc)
+    whole = beam_opening(beam, mlc)
+    if whole is None:
         return np.zeros(len(points_xyz_mm), dtype=bool)
     x_mm, y_mm, _ = beam_frame(beam.beam).to_bev(points_xyz_mm)
-    return opening.holds(x_mm, y_mm)
+    return whole.holds(x_mm, y_mm)
+
+
+def _in_arc(beam: PlanBeam, points_xyz_mm: NDArray[np.float64], mlc: Mlc) -> NDArray[np.bool_]:
+    """Points that lie in what an interval opens, seen from where the gantry stands at its beginning or at its end."""
+    hit: NDArray[np.bool_] = np.zeros(len(points_xyz_mm), dtype=bool)
+    for a, b in itertools.pairwise(beam.control_points):
+        if b.cumulative_mu > a.cumulative_mu:
+            shape = opening([swept(a.aperture, b.aperture, mlc)], mlc)
+            for angle in (a.gantry_angle_deg, b.gantry_angle_deg):
+                x_mm, y_mm, _ = beam_frame(replace(beam.beam, gantry_angle_deg=angle)).to_bev(points_xyz_mm)
+                hit |= shape.holds(x_mm, y_mm)
+    return hit
 
 
 def _finding(density: DensityImage, dense_zyx: NDArray[np.int64], beams: list[int]) -> Finding:

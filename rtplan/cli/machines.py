@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rtplan.domain.machine import ArcLimits
 
 app = typer.Typer(help="List, show and check treatment machines.", no_args_is_help=True)
 
@@ -64,9 +67,19 @@ def show(
     say(f"beam {beam.energy_id}: extra-focal {beam.extra_focal.fraction:.1%}, electrons {beam.contamination.amplitude:.2%}")
     say(f"limits: {m.max_dose_rate_mu_min:g} MU/min, beam at most {m.max_beam_mu:g} MU")
     say(f"limits: segment at least {m.min_segment_mu:g} MU and {m.min_segment_area_cm2:g} cm2")
+    say(f"gantry: {m.gantry_range_deg[0]:g} to {m.gantry_range_deg[1]:g} deg, {m.max_gantry_speed_deg_s:g} deg/s")
+    say(f"arcs: {_arcs(m.arc)}")
     for source in m.sources:
         say(f"source: {source}")
     say(f"sha256 {m.sha256}")
+
+
+def _arcs(limits: ArcLimits | None) -> str:
+    if limits is None:
+        return "none"
+    rates = " or ".join(f"{rate:g}" for rate in limits.dose_rates_mu_min) or f"from {limits.min_dose_rate_mu_min:g}"
+    mu = f"{limits.min_mu_per_deg:g} to {limits.max_mu_per_deg:g} MU per degree"
+    return f"{rates} MU/min, {mu}, control points at most {limits.max_spacing_deg:g} deg apart"
 
 
 @app.command("check")

@@ -11,7 +11,7 @@ from rtplan.dicom.open_rt import number, numbers, required
 from rtplan.domain.beams import Beam
 from rtplan.domain.grid import Float3
 from rtplan.domain.machine import Machine
-from rtplan.domain.plan import Aperture, ControlPoint, PlanBeam
+from rtplan.domain.plan import Aperture, ControlPoint, PlanBeam, Rotation
 from rtplan.errors import CaseRejected
 
 _MAX_CONTROL_POINTS = 5000
@@ -45,11 +45,11 @@ def read_beam(item: Dataset, mu: float, machine: Machine, positions: Mapping[int
         raise CaseRejected("RTPLAN_CONTROL_POINTS", found, f"equal numbers from 2 to {_MAX_CONTROL_POINTS}")
     _refuse_other_energy(list(points), machine, where)
     cumulative_mu = _cumulative_mu(item, list(points), mu, where)
-    control_points, first_angle = _control_points(list(points), cumulative_mu, machine, where)
+    control_points, rotation = _control_points(list(points), cumulative_mu, machine, where)
     collimator, couch, isocentre = _fixed_geometry(list(points), where)
     name = str(item.get("BeamName", "") or where)
-    beam = Beam(name, first_angle, collimator, couch, isocentre, machine.sad_mm)
-    return PlanBeam(beam_number, beam, control_points)
+    beam = Beam(name, control_points[0].gantry_angle_deg, collimator, couch, isocentre, machine.sad_mm)
+    return _refusing_turns(PlanBeam(beam_number, beam, control_points, rotation), where)
 
 
 def _refuse_modifiers(item: Dataset, where: str) -> None:
@@ -141,20 +141,45 @@ def _cumulative_mu(item: Dataset, points: list[Dataset], mu: float, where: str) 
 
 def _control_points(
     points: list[Dataset], cumulative_mu: list[float], machine: Machine, where: str
-) -> tuple[tuple[ControlPoint, ...], float]:
-    """Control points with inherited positions and gantry angle, and the first gantry angle."""
+) -> tuple[tuple[ControlPoint, ...], Rotation]:
+    """Control points with inherited positions and gantry angle, and the direction in which the gantry turns."""
     angle = number(points[0], "GantryAngle", code="RTPLAN_GANTRY", where=f"{where}, control point 0") % 360.0
-    first, positions = angle, dict[str, list[float]]()
-    result = []
+    positions, rotation = dict[str, list[float]](), "NONE"
+    result: list[ControlPoint] = []
+    turned: set[str] = set()
     for index, (point, mu) in enumerate(zip(points, cumulative_mu, strict=True)):
         place = f"{where}, control point {index}"
         stated_index = number(point, "ControlPointIndex", code="RTPLAN_CONTROL_POINTS", where=place)
         if stated_index != index:
             raise CaseRejected("RTPLAN_CONTROL_POINTS", f"{place} has index {stated_index:g}", f"{index}")
-        angle = number(point, "GantryAngle", code="RTPLAN_GANTRY", where=place, default=angle) % 360.0
+        before, angle = angle, number(point, "GantryAngle", code="RTPLAN_GANTRY", where=place, default=angle) % 360.0
+        if angle != before:
+            turned.add(rotation)
+        rotation = str(point.get("GantryRotationDirection", "") or rotation)
         positions = {**positions, **_stated_positions(point, machine, place)}
         result.append(ControlPoint(mu, angle, _aperture(positions, place)))
-    return tuple(result), first
+    return tuple(result), _direction(turned, where)
+
+
+def _direction(turned: set[str], where: str) -> Rotation:
+    """The one direction of all intervals in which the gantry turns. DICOM states it for the interval that follows."""
+    if not turned:
+        return "NONE"
+    if turned == {"CW"}:
+        return "CW"
+    if turned == {"CC"}:
+        return "CC"
+    found = f"{where}: the gantry turns, with direction {' and '.join(sorted(turned))}"
+    raise CaseRejected("RTPLAN_GANTRY", found, "CW or CC, one for the whole beam", "split the beam where it turns back")
+
+
+def _refusing_turns(beam: PlanBeam, where: str) -> PlanBeam:
+    """More than a full turn is a step against the stated direction, which would be a wrong dose either way."""
+    whole = float(np.abs(beam.turns_deg).sum())
+    if whole > 360.0 + _ANGLE_TOLERANCE_DEG:
+        found = f"{where}: gantry angles that turn by {whole:g} deg when read as {beam.rotation}"
+        raise CaseRejected("RTPLAN_GANTRY", found, "at most a full turn", "correct GantryRotationDirection")
+    return beam
 
 
 def _stated_positions(point: Dataset, machine: Machine, place: str) -> dict[str, list[float]]:

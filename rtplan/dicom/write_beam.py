@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -50,7 +48,8 @@ def beam_item(beam: PlanBeam, machine: Machine) -> Dataset:
 
 
 def _refuse_contradictions(beam: PlanBeam, machine: Machine) -> None:
-    """MU must start at 0, never fall, and end finite and positive; leaves must be the machine's."""
+    """MU must start at 0, never fall, and end finite and positive; leaves must be the machine's; the gantry turns in one
+    direction, by at most a full turn, or not at all."""
     where = f"beam {beam.number}"
     if len(beam.control_points) < 2:
         raise SafetyStop("PLAN_CONTROL_POINTS", f"{where} has {len(beam.control_points)} control points", "at least two")
@@ -59,6 +58,11 @@ def _refuse_contradictions(beam: PlanBeam, machine: Machine) -> None:
         raise SafetyStop("MU_RANGE", f"{where} has cumulative MU {mu[0]:g} to {mu[-1]:g}", "MU that rise from 0")
     if beam.beam.sad_mm != machine.sad_mm:
         raise SafetyStop("MACHINE_MODEL", f"{where} has SAD {beam.beam.sad_mm:g} mm", f"{machine.sad_mm:g} mm")
+    turn = float(np.abs(beam.turns_deg).sum())
+    if not (0.0 < turn <= 360.0 if beam.is_arc else turn == 0.0):
+        raise SafetyStop(
+            "GANTRY_PATH", f"{where} turns by {turn:g} degrees, rotation {beam.rotation}", "one direction, one turn"
+        )
     for point in beam.control_points:
         if not len(point.aperture.leaf_x1_mm) == len(point.aperture.leaf_x2_mm) == machine.mlc.n_pairs:
             raise SafetyStop(
@@ -68,6 +72,8 @@ def _refuse_contradictions(beam: PlanBeam, machine: Machine) -> None:
 
 def _is_static(beam: PlanBeam) -> bool:
     """PS3.3: STATIC when nothing changes between consecutive control points with changing meterset (step and shoot)."""
+    if beam.is_arc:
+        return False
     return all(
         a.cumulative_mu == b.cumulative_mu
         or (a.gantry_angle_deg == b.gantry_angle_deg and _positions(a.aperture) == _positions(b.aperture))
@@ -98,7 +104,10 @@ def _fluence_mode(machine: Machine) -> Dataset:
 
 
 def _control_points(beam: PlanBeam, machine: Machine) -> list[Dataset]:
-    """The first control point in full; later ones state the meterset and whatever changed since the one before."""
+    """The first control point in full; later ones state the meterset and whatever changed since the one before.
+
+    Those of an arc repeat leaves, jaws, gantry angle and direction every time, as accelerators expect them.
+    """
     points = beam.control_points
     items: list[Dataset] = []
     for index, point in enumerate(points):
@@ -107,9 +116,13 @@ def _control_points(beam: PlanBeam, machine: Machine) -> list[Dataset]:
         if index == 0:
             item.NominalBeamEnergy = decimal(machine.beam.nominal_energy_mv)
             item.DoseRateSet = decimal(machine.max_dose_rate_mu_min)
-        before = points[index - 1] if index else None
-        _add_positions(item, point, before)
-        _add_gantry(item, points, index)
+        unchanged = index > 0 and _positions(point.aperture) == _positions(points[index - 1].aperture)
+        if beam.is_arc or not unchanged:
+            _add_positions(item, point)
+        if beam.is_arc or index == 0:
+            item.GantryAngle = decimal(angle_in_turn(point.gantry_angle_deg))
+            # From this control point to the next, as IEC 61217 sees it: CW is towards greater angles.
+            item.GantryRotationDirection = beam.rotation if index + 1 < len(points) else "NONE"
         if index == 0:
             _add_fixed_geometry(item, beam)
         item.CumulativeMetersetWeight = decimal(point.cumulative_mu / beam.mu, _WEIGHT_DECIMALS)
@@ -126,36 +139,14 @@ def _positions(aperture: Aperture) -> dict[str, list[str]]:
     }
 
 
-def _add_positions(item: Dataset, point: ControlPoint, before: ControlPoint | None) -> None:
+def _add_positions(item: Dataset, point: ControlPoint) -> None:
     """All devices whenever any of them changed, so that a reader never has to mix two control points."""
-    positions = _positions(point.aperture)
-    if before is not None and positions == _positions(before.aperture):
-        return
     item.BeamLimitingDevicePositionSequence = Sequence()
-    for kind, values in positions.items():
+    for kind, values in _positions(point.aperture).items():
         device = Dataset()
         device.RTBeamLimitingDeviceType = kind
         device.LeafJawPositions = values
         item.BeamLimitingDevicePositionSequence.append(device)
-
-
-def _add_gantry(item: Dataset, points: tuple[ControlPoint, ...], index: int) -> None:
-    """Angle and rotation direction at the first control point and wherever either changes."""
-    direction = _rotation(points, index)
-    changed = index == 0 or points[index].gantry_angle_deg != points[index - 1].gantry_angle_deg
-    if changed or direction != _rotation(points, index - 1):
-        item.GantryAngle = decimal(angle_in_turn(points[index].gantry_angle_deg))
-        item.GantryRotationDirection = direction
-
-
-def _rotation(points: tuple[ControlPoint, ...], index: int) -> str:
-    """Direction from this control point to the next, seen as IEC 61217 does: CW is towards greater angles."""
-    if index + 1 >= len(points):
-        return "NONE"
-    step = math.remainder(points[index + 1].gantry_angle_deg - points[index].gantry_angle_deg, 360.0)
-    if abs(step) > 179.0:
-        raise SafetyStop("GANTRY_PATH", f"the gantry turns by {step:g} degrees between two control points", "less than 179")
-    return "NONE" if step == 0 else ("CW" if step > 0 else "CC")
 
 
 def angle_in_turn(angle_deg: float) -> float:

@@ -73,12 +73,14 @@ def beam_frame(beam: Beam) -> BeamFrame:
 class FluenceMap:
     """Open-field-equivalent MU per fraction at the isocentre plane in air, per pixel: (ny, nx) with ascending edges in mm
     (beam limiting device X and Y). 1 everywhere is the open beam on its axis for 1 MU; the machine's off-axis factor and
-    the inverse square are not in it. Outside the edges it is zero."""
+    the inverse square are not in it. Outside the edges it is zero. `of_arc`: one of the many maps that stand for a turning
+    gantry, whose neighbours an engine may let share what varies slowly with the angle."""
 
     beam: Beam
     x_edges_mm: NDArray[np.float64]
     y_edges_mm: NDArray[np.float64]
     fluence_mu: NDArray[np.float64]
+    of_arc: bool = False
 
     def __post_init__(self) -> None:
         for name in ("x_edges_mm", "y_edges_mm", "fluence_mu"):

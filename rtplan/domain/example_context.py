@@ -12,12 +12,13 @@ from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
-from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, BeamModel, Jaws, Machine, Mlc
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, ArcLimits, BeamModel, Jaws, Machine, Mlc
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam, Segment, step_and_shoot_beam
 from rtplan.domain.prescription import BeamArrangement, PrescribedTarget, Prescription, PrescriptionLevel, Protocol
 from rtplan.domain.structures import Structure, StructureSet
 
 PRESCRIBED_GY = 60.0
+EXAMPLE_ARC = ArcLimits(30.0, (), 0.1, 20.0, 5.0)
 
 
 def example_machine() -> Machine:
@@ -42,6 +43,7 @@ def example_machine() -> Machine:
         y1_range_mm=(-45.0, 20.0),
         y2_range_mm=(-20.0, 45.0),
         transmission=0.004,
+        max_speed_mm_s=25.0,
     )
     return Machine(
         machine_id="example",
@@ -60,6 +62,8 @@ def example_machine() -> Machine:
         min_segment_mu=2.0,
         min_segment_area_cm2=1.0,
         max_beam_mu=1000.0,
+        gantry_range_deg=(-180.0, 180.0),
+        arc=EXAMPLE_ARC,
         sha256="",
     )
 

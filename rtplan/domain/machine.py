@@ -54,6 +54,21 @@ class Jaws:
     y1_range_mm: tuple[float, float]
     y2_range_mm: tuple[float, float]
     transmission: float
+    max_speed_mm_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArcLimits:
+    """What a machine asks of an arc. The dose rate follows gantry and leaves; a machine without arcs has no such limits.
+
+    `dose_rates_mu_min`: the only dose rates that it has, ascending; empty when it varies them continuously.
+    """
+
+    min_dose_rate_mu_min: float  # the lowest while the beam is on
+    dose_rates_mu_min: tuple[float, ...]
+    min_mu_per_deg: float
+    max_mu_per_deg: float  # the gantry runs unevenly when it creeps
+    max_spacing_deg: float  # between control points
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,4 +170,6 @@ class Machine:
     min_segment_mu: float
     min_segment_area_cm2: float
     max_beam_mu: float
+    gantry_range_deg: tuple[float, float]  # from stop to stop, unwrapped: -180 to 180 is a gantry that cannot pass 180
+    arc: ArcLimits | None  # None: it delivers no arcs
     sha256: str

@@ -39,13 +39,14 @@ def equal_apertures(a: Aperture, b: Aperture) -> bool:
 def static_segments(beam: PlanBeam) -> tuple[tuple[Aperture, float], ...]:
     """Apertures that stand still while MU are given, with those MU per fraction, in order of delivery.
 
-    Neighbouring intervals with one aperture count as one segment. Intervals in which leaves move are left out.
+    Neighbouring intervals with one aperture count as one segment. Intervals in which leaves or the gantry move are left
+    out: what an arc delivers is not in here, see `exposed_apertures`.
     """
     found: list[tuple[Aperture, float]] = []
     joined = False
     for start, end in zip(beam.control_points[:-1], beam.control_points[1:], strict=True):
         mu = end.cumulative_mu - start.cumulative_mu
-        still = equal_apertures(start.aperture, end.aperture)
+        still = equal_apertures(start.aperture, end.aperture) and start.gantry_angle_deg == end.gantry_angle_deg
         if still and mu != 0.0:
             if joined:
                 found[-1] = (found[-1][0], found[-1][1] + mu)
@@ -53,6 +54,13 @@ def static_segments(beam: PlanBeam) -> tuple[tuple[Aperture, float], ...]:
                 found.append((start.aperture, mu))
         joined = still and (mu != 0.0 or joined)
     return tuple(found)
+
+
+def exposed_apertures(beam: PlanBeam) -> tuple[tuple[int, Aperture], ...]:
+    """Index and aperture of every control point at which MU are being given: those on either side of an interval with MU."""
+    mu = np.diff([p.cumulative_mu for p in beam.control_points])
+    given = np.concatenate([[False], mu > 0]) | np.concatenate([mu > 0, [False]])
+    return tuple((int(i), beam.control_points[i].aperture) for i in np.flatnonzero(given))
 
 
 def _jaws(aperture: Aperture) -> tuple[float, float, float, float]:

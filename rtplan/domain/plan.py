@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtplan.domain.arrays import frozen
 from rtplan.domain.beams import Beam
+
+Rotation = Literal["NONE", "CW", "CC"]  # of the gantry; CW is towards greater angles, as IEC 61217 and DICOM have it
+_NO_TURN_DEG = 1e-6  # what decimal strings round away
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +36,10 @@ class Aperture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ControlPoint:
-    """The machine's state when `cumulative_mu` of the beam's MU per fraction have been delivered."""
+    """The machine's state when `cumulative_mu` of the beam's MU per fraction have been delivered.
+
+    Gantry angle IEC 61217 in [0, 360). Between two control points everything moves linearly in MU.
+    """
 
     cumulative_mu: float
     gantry_angle_deg: float
@@ -42,16 +49,40 @@ class ControlPoint:
 @dataclass(frozen=True, slots=True, eq=False)
 class PlanBeam:
     """One beam as delivered: control points with ascending cumulative MU from 0. A step-and-shoot segment is a pair of
-    control points with equal apertures; between segments the cumulative MU stands still."""
+    control points with equal apertures; between segments the cumulative MU stands still.
+
+    The gantry of an arc turns in one direction, `rotation`, from `beam.gantry_angle_deg` on; collimator, couch and
+    isocentre stay. "NONE" is a fixed beam.
+    """
 
     number: int
     beam: Beam
     control_points: tuple[ControlPoint, ...]
+    rotation: Rotation = "NONE"
 
     @property
     def mu(self) -> float:
         """MU per fraction."""
         return self.control_points[-1].cumulative_mu
+
+    @property
+    def is_arc(self) -> bool:
+        """Whether the gantry turns while MU are given."""
+        return self.rotation != "NONE"
+
+    @property
+    def turns_deg(self) -> NDArray[np.float64]:
+        """How far the gantry turns between control points, (n - 1,) degrees, positive towards greater angles.
+
+        An arc turns in its direction and no other, so a step back by 2 degrees is a turn of 358. A fixed beam whose angles
+        change all the same (its checks refuse it) turns the shorter way.
+        """
+        step = np.diff([p.gantry_angle_deg for p in self.control_points])
+        if not self.is_arc:
+            return np.asarray((step + 180.0) % 360.0 - 180.0)
+        forward = (step if self.rotation == "CW" else -step) % 360.0
+        forward[360.0 - forward < _NO_TURN_DEG] = 0.0
+        return np.asarray(forward if self.rotation == "CW" else -forward)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,3 +118,16 @@ def step_and_shoot_beam(number: int, beam: Beam, segments: tuple[Segment, ...]) 
         done += segment.mu
         points.append(ControlPoint(done, beam.gantry_angle_deg, segment.aperture))
     return PlanBeam(number, beam, tuple(points))
+
+
+def arc_beam(number: int, beam: Beam, rotation: Rotation, control_points: tuple[ControlPoint, ...]) -> PlanBeam:
+    """An arc through `control_points`, the first of which stands at the beam's own gantry angle.
+
+    Raises ValueError for what is no arc at all; what a machine can turn is for the checks to say.
+    """
+    if rotation not in ("CW", "CC") or len(control_points) < 2:
+        raise ValueError(f"beam {number}: an arc of rotation {rotation} with {len(control_points)} control points")
+    if control_points[0].gantry_angle_deg != beam.gantry_angle_deg:
+        first = control_points[0].gantry_angle_deg
+        raise ValueError(f"beam {number} stands at {beam.gantry_angle_deg:g} deg, its arc begins at {first:g} deg")
+    return PlanBeam(number, beam, control_points, rotation)

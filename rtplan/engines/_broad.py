@@ -30,6 +30,7 @@ class BroadField:
     """One source and the maps that it stands for, each with its share."""
 
     beam: Beam
+    of_arc: bool
     maps: tuple[tuple[FluenceMap, float], ...]
 
     def table(self, sigma_mm: float, reach_mm: float, scale: float = 1.0, farthest_mm: float = np.inf) -> FluenceTable:
@@ -48,12 +49,12 @@ class BroadField:
 
 def broad_fields(fluence: Sequence[FluenceMap]) -> tuple[BroadField, ...]:
     """The maps by the source that their broad parts come from: their own beam, or the nodes of their arc."""
-    found: dict[Beam, list[tuple[FluenceMap, float]]] = {}
-    for one, shares in zip(fluence, kernel_sources([one.beam for one in fluence], NODE_DEG), strict=True):
-        for beam, share in shares:
+    found: dict[tuple[Beam, bool], list[tuple[FluenceMap, float]]] = {}
+    for one in fluence:
+        for beam, share in kernel_sources(one.beam, one.of_arc, NODE_DEG):
             source = replace(beam, collimator_angle_deg=one.beam.collimator_angle_deg)
-            found.setdefault(source, []).append((one, share))
-    return tuple(BroadField(beam, tuple(maps)) for beam, maps in found.items())
+            found.setdefault((source, one.of_arc), []).append((one, share))
+    return tuple(BroadField(beam, of_arc, tuple(maps)) for (beam, of_arc), maps in found.items())
 
 
 def _pixel_edges(all_edges: Sequence[Floats], reach_mm: float, scale: float, farthest_mm: float) -> Floats:

@@ -3,11 +3,11 @@
 The kernels of a ray are smooth in its direction. Released energy of a beam at gantry angle φ between the nodes φ₁ and φ₂ is
 given to the sources at these in the proportion (φ₂ - φ) : (φ - φ₁), voxel by voxel: the mixture's mean direction is the
 ray's own, its spread at most 4° about it. Energy is conserved; TERMA stays that of each beam. Fixed beams stay as they are.
+What a map shares does not hang on which others are calculated with it, so a plan's dose is the sum of its beams'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,24 +16,14 @@ from kernels.contract import Released
 from rtplan.domain.beams import Beam
 
 NODE_DEG = 8.0
-FEW = 72  # gantry angles in one plane of rotation, as many as a protocol may fix, that each keep kernels of their own: so
-# a plan of fixed fields has exactly the dose of its beams one by one
-
 ASIDE = 0.04  # slope of a ray to a point 30 cm from the isocentre, seen from a node 8 degrees aside
 
 Shares = tuple[tuple[Beam, float], ...]
 
 
-def kernel_sources(beams: Sequence[Beam], node_deg: float = NODE_DEG) -> tuple[Shares, ...]:
-    """For each beam the beams whose kernels it uses, and in what proportion: itself, or two nodes of its arc."""
-    planes: dict[tuple[object, ...], set[float]] = {}
-    for beam in beams:
-        planes.setdefault(_plane(beam), set()).add(beam.gantry_angle_deg)
-    return tuple(_between_nodes(b, node_deg) if len(planes[_plane(b)]) > FEW else ((b, 1.0),) for b in beams)
-
-
-def _plane(beam: Beam) -> tuple[object, ...]:
-    return beam.isocentre_xyz_mm, beam.couch_angle_deg, beam.sad_mm
+def kernel_sources(beam: Beam, of_arc: bool, node_deg: float = NODE_DEG) -> Shares:
+    """The beams whose kernels a beam uses, and in what proportion: itself, or two nodes of its arc."""
+    return _between_nodes(beam, node_deg) if of_arc else ((beam, 1.0),)
 
 
 def _between_nodes(beam: Beam, node_deg: float) -> Shares:

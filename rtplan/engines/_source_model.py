@@ -11,6 +11,7 @@ the axis of a 10x10 field sees of the extra-focal source.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,13 @@ def _table_edges(edges_mm: Floats, sigma_mm: float) -> Floats:
 
 def _spread(edges_mm: Floats, fine_mm: Floats, sigma_mm: float) -> Floats:
     """Mean over each fine pixel of each map pixel's indicator convolved with the Gaussian, (n_fine, n)."""
+    return _spread_once(edges_mm.tobytes(), fine_mm.tobytes(), sigma_mm)
+
+
+# The maps of an arc lie on the same pixels.
+@lru_cache(maxsize=32)
+def _spread_once(edges: bytes, fine: bytes, sigma_mm: float) -> Floats:
+    edges_mm, fine_mm = np.frombuffer(edges), np.frombuffer(fine)
     apart = fine_mm[:, None] - edges_mm[None, :]
     if sigma_mm == 0:
         ramp = np.maximum(apart, 0.0)
@@ -102,4 +110,5 @@ def _spread(edges_mm: Floats, fine_mm: Floats, sigma_mm: float) -> Floats:
         ramp = sigma_mm * (z * 0.5 * (1 + erf(z / np.sqrt(2))) + np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi))
     inside = ramp[:, :-1] - ramp[:, 1:]
     mean: Floats = np.diff(inside, axis=0) / np.diff(fine_mm)[:, None]
+    mean.flags.writeable = False
     return mean

@@ -87,6 +87,15 @@ class Cones:
     phases: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Field:
+    """A fluence and the beam that it belongs to; `of_arc` as in `FluenceMap`."""
+
+    beam: Beam
+    of_arc: bool
+    table: FluenceTable
+
+
 def cones_of(quality: str) -> Cones:
     """The cones of a quality. Raises KeyError for one that is not known."""
     return Cones(direction_set(DIRECTIONS[quality]), PHASES[quality])
@@ -97,17 +106,18 @@ def _energy_per_cc(
 ) -> NDArray[np.float32]:
     """Energy deposited per cm³ by all beams, per MeV/cm² of energy fluence a MU: cm⁻¹ MU."""
     energy = contamination_energy(density, fluence, model, kernels)
-    energy += _photons(density, [(f.beam, primary_fluence(f, model)) for f in fluence], model, kernels, cones)
+    fields = [Field(f.beam, f.of_arc, primary_fluence(f, model)) for f in fluence]
+    energy += _photons(density, fields, model, kernels, cones)
     if model.extra_focal.fraction > 0:
         coarse = coarse_image(density)
-        fields = [(field.beam, extra_focal_fluence(field, model)) for field in broad_fields(fluence)]
+        fields = [Field(f.beam, f.of_arc, extra_focal_fluence(f, model)) for f in broad_fields(fluence)]
         energy += on_fine_grid(_photons(coarse, fields, model, kernels, cones_of("quick")), coarse, density)
     return energy
 
 
 def _photons(
     density: DensityImage,
-    fields: Sequence[tuple[Beam, FluenceTable]],
+    fields: Sequence[Field],
     model: BeamModel,
     kernels: Backend,
     cones: Cones,
@@ -127,22 +137,20 @@ def _photons(
     return energy
 
 
-def _released(
-    density: DensityImage, fields: Sequence[tuple[Beam, FluenceTable]], model: BeamModel, kernels: Backend
-) -> tuple[Source, ...]:
+def _released(density: DensityImage, fields: Sequence[Field], model: BeamModel, kernels: Backend) -> tuple[Source, ...]:
     """What all beams release, by the source whose kernels it spreads with."""
     sources = Sources()
-    for (beam, table), shares in zip(fields, kernel_sources([beam for beam, _ in fields]), strict=True):
-        line = beamline(beam, model)
+    for field in fields:
+        line = beamline(field.beam, model)
         released = kernels.terma(
             density.electron_density_rel,
             grid=grid_geometry(density.grid),
             beam=line.geometry,
-            fluence=table,
+            fluence=field.table,
             tables=line.tables,
         )
-        for source, share in shares:
-            sources.add(source, released, share, _max_slope(table, beam.sad_mm))
+        for source, share in kernel_sources(field.beam, field.of_arc):
+            sources.add(source, released, share, _max_slope(field.table, field.beam.sad_mm))
     return sources.all()
 
 

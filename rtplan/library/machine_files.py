@@ -8,13 +8,14 @@ from numpy.typing import NDArray
 from rtplan.domain.machine import (
     NO_CONTAMINATION,
     NO_EXTRA_FOCAL_SOURCE,
+    ArcLimits,
     BeamModel,
     ElectronContamination,
     ExtraFocalSource,
     Jaws,
     Mlc,
 )
-from rtplan.library.schema import BeamFile, JawsFile, MachineFile, MlcFile, SofteningFile, inconsistent
+from rtplan.library.schema import ArcFile, BeamFile, JawsFile, MachineFile, MlcFile, SofteningFile, inconsistent
 from rtplan.library.yaml_lines import FieldPath, YamlDocument
 
 _SUM_TOLERANCE = 1e-4
@@ -49,7 +50,36 @@ def jaws_of(jaws: JawsFile, beam: BeamFile, document: YamlDocument) -> Jaws:
         y1_range_mm=(jaws.y1_range_mm[0], jaws.y1_range_mm[1]),
         y2_range_mm=(jaws.y2_range_mm[0], jaws.y2_range_mm[1]),
         transmission=beam.collimation.jaw_transmission,
+        max_speed_mm_s=jaws.max_speed_mm_s,
     )
+
+
+def gantry_range_of(file: MachineFile, document: YamlDocument) -> tuple[float, float]:
+    """From where to where the gantry turns, unwrapped. Raises LibraryInvalid."""
+    low, high = file.gantry_range_deg
+    if not low < high:
+        raise inconsistent(document, ("gantry_range_deg",), f"{low:g} to {high:g} deg", "low < high")
+    return low, high
+
+
+def arc_of(file: ArcFile | None, beam: BeamFile, document: YamlDocument) -> ArcLimits | None:
+    """What the machine asks of an arc with this beam; None when it delivers none. Raises LibraryInvalid."""
+    if file is None:
+        return None
+    steps = tuple(rate for rate in file.dose_rates_mu_min or () if rate <= beam.max_dose_rate_mu_min)
+    if file.dose_rates_mu_min is not None:
+        _check_ascending(document, ("arc", "dose_rates_mu_min"), file.dose_rates_mu_min)
+        if not steps or steps[0] < file.min_dose_rate_mu_min:
+            found = f"{file.dose_rates_mu_min}, of which {beam.energy_id} has those up to {beam.max_dose_rate_mu_min:g}"
+            expected = f"some, from min_dose_rate_mu_min, {file.min_dose_rate_mu_min:g}, on"
+            raise inconsistent(document, ("arc", "dose_rates_mu_min"), found, expected)
+    for low, high, value in (
+        ("min_mu_per_deg", file.min_mu_per_deg, file.max_mu_per_deg),
+        ("min_dose_rate_mu_min", file.min_dose_rate_mu_min, beam.max_dose_rate_mu_min),
+    ):
+        if not high < value:
+            raise inconsistent(document, ("arc", low), f"{high:g}", f"less than the largest, {value:g}")
+    return ArcLimits(file.min_dose_rate_mu_min, steps, file.min_mu_per_deg, file.max_mu_per_deg, file.max_spacing_deg)
 
 
 def beam_of(file: BeamFile, document: YamlDocument, sad_mm: float) -> BeamModel:

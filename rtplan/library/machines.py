@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rtplan.domain.machine import Machine
 from rtplan.errors import LibraryInvalid
-from rtplan.library.machine_files import beam_of, jaws_of, mlc_of
+from rtplan.library.machine_files import arc_of, beam_of, gantry_range_of, jaws_of, mlc_of
 from rtplan.library.schema import BeamFile, MachineAliasFile, MachineFile, inconsistent, validated
 from rtplan.library.yaml_lines import YamlDocument, read_yaml
 
@@ -129,5 +129,7 @@ def _machine(document: YamlDocument, energy_id: str) -> Machine:
         min_segment_mu=file.min_segment_mu,
         min_segment_area_cm2=file.min_segment_area_cm2,
         max_beam_mu=file.max_beam_mu,
+        gantry_range_deg=gantry_range_of(file, document),
+        arc=arc_of(file.arc, beam, document),
         sha256=hashlib.sha256(f"{document.sha256} {beam_document.sha256}".encode()).hexdigest(),
     )

@@ -187,6 +187,17 @@ class JawsFile(_File):
     x2_range_mm: Range
     y1_range_mm: Range
     y2_range_mm: Range
+    max_speed_mm_s: Positive
+
+
+class ArcFile(_File):
+    """What the machine asks of an arc. `dose_rates_mu_min` null: it varies the dose rate continuously."""
+
+    min_dose_rate_mu_min: Positive
+    dose_rates_mu_min: list[Positive] | None
+    min_mu_per_deg: Positive
+    max_mu_per_deg: Positive
+    max_spacing_deg: Annotated[Number, Field(gt=0, le=10)]
 
 
 class MachineFile(_File):
@@ -207,6 +218,8 @@ class MachineFile(_File):
     min_segment_mu: Positive
     min_segment_area_cm2: Positive
     max_beam_mu: Positive
+    gantry_range_deg: Range
+    arc: ArcFile | None
 
 
 class MachineAliasFile(_File):

@@ -16,7 +16,7 @@ from rtplan.domain.progress import Progress, silent
 from rtplan.domain.structures import StructureSet
 from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
-from rtplan.steps.fluence import plan_fluence
+from rtplan.steps.fluence import beam_fluence, plan_fluence
 
 
 def plan_dose(
@@ -44,12 +44,12 @@ def beam_doses(
     engine: str = "collapsed_cone",
     progress: Progress = silent,
 ) -> tuple[Dose, ...]:
-    """Dose of each beam over the whole course on the density's grid, Gy to medium, one per plan beam."""
+    """Dose of each beam over the whole course on the density's grid, Gy to medium, one per plan beam or arc."""
     calculate = shelf("rtplan.engines")[engine].dose
     doses: list[Dose] = []
-    for beam, fluence in zip(plan.beams, plan_fluence(plan, machine), strict=True):
+    for beam in plan.beams:
         progress("final_dose", len(doses) / len(plan.beams), beam.beam.name)
-        per_fraction = calculate(density, (fluence,), machine.beam, quality=quality, backend=backend)
+        per_fraction = calculate(density, beam_fluence(beam, machine), machine.beam, quality=quality, backend=backend)
         doses.append(Dose(density.grid, per_fraction * np.float32(plan.fractions)))
     progress("final_dose", 1.0, f"{len(doses)} beams")
     return tuple(doses)

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rtplan.checks import run_delivery_checks
 from rtplan.dicom.read_rtdose import read_rtdose
 from rtplan.dicom.read_rtplan import read_rtplan
 from rtplan.dicom.read_rtstruct import read_rtstruct
-from rtplan.domain.context import PlanContext
+from rtplan.domain.context import Delivery, PlanContext
 from rtplan.domain.contours import rasterise
 from rtplan.domain.dose import Dose
-from rtplan.domain.image import CtImage
+from rtplan.domain.image import CtImage, DensityImage
+from rtplan.domain.machine import Machine
 from rtplan.domain.plan import ControlPoint, DeliverablePlan
 from rtplan.errors import SafetyStop
 from rtplan.steps.verify import structure_dose
@@ -31,15 +33,35 @@ _PERCENTILES = (1, 2, 5, 50, 98, 99)
 def confirm_written(rtstruct: Path, rtplan: Path, rtdose: Path, context: PlanContext, ct: CtImage) -> None:
     """Raise SafetyStop when a written file differs from the plan, the dose or the histograms that it should hold.
 
-    Codes: WRITTEN_PLAN, WRITTEN_DOSE, WRITTEN_DVH.
+    Codes: WRITTEN_PLAN, WRITTEN_DOSE, WRITTEN_DVH, WRITTEN_LIMITS.
     """
     machine = context.machine
-    difference = plan_difference(read_rtplan(rtplan, {machine.machine_id: machine}).plan, context.plan)
+    found = read_rtplan(rtplan, {machine.machine_id: machine}).plan
+    difference = plan_difference(found, context.plan)
     if difference:
         raise SafetyStop("WRITTEN_PLAN", f"{rtplan.name}: {difference}", "the plan as it was made")
+    _refuse_undeliverable(Delivery(found, machine, context.density), rtplan.name)
     dose = read_rtdose(rtdose)
     _confirm_dose(dose, context.dose, rtdose.name)
     _confirm_histograms(doses_from_files(rtdose, rtstruct, ct), context, rtstruct.name)
+
+
+def confirm_deliverable(rtplan: Path, machine: Machine, density: DensityImage) -> DeliverablePlan:
+    """The plan as a written file holds it, once it has passed every check of a delivery.
+
+    What a machine will be given is the file, not what it was made from. Raises SafetyStop WRITTEN_LIMITS with every limit
+    that the file breaks; CaseRejected as `read_rtplan`.
+    """
+    plan = read_rtplan(rtplan, {machine.machine_id: machine}).plan
+    _refuse_undeliverable(Delivery(plan, machine, density), rtplan.name)
+    return plan
+
+
+def _refuse_undeliverable(delivery: Delivery, name: str) -> None:
+    failed = [r for r in run_delivery_checks(delivery) if not r.passed]
+    if failed:
+        broken = "; ".join(f"{r.check_id}: {r.message}" for r in failed)
+        raise SafetyStop("WRITTEN_LIMITS", f"{name}: {broken}", f"what {delivery.machine.machine_id} can deliver")
 
 
 def doses_from_files(rtdose: Path, rtstruct: Path, ct: CtImage) -> dict[str, NDArray[np.float32]]:
@@ -62,6 +84,8 @@ def plan_difference(found: DeliverablePlan, meant: DeliverablePlan) -> str:
             (a.beam.collimator_angle_deg, b.beam.collimator_angle_deg),
             (a.beam.couch_angle_deg, b.beam.couch_angle_deg),
         )
+        if a.rotation != b.rotation:
+            return f"{where}: the gantry turns {a.rotation}, not {b.rotation}"
         if shift > _POSITION_TOLERANCE_MM or any(_turned_deg(x, y) > _ANGLE_TOLERANCE_DEG for x, y in angles):
             return f"{where}: isocentre or fixed angles differ"
         for index, (p, q) in enumerate(zip(a.control_points, b.control_points, strict=True)):

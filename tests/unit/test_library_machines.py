@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE
+from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, ArcLimits
 from rtplan.errors import LibraryInvalid
 from rtplan.library.machines import MACHINES, check_beams, check_machine, list_machines, load_machine
 
@@ -145,3 +146,51 @@ def test_both_files_of_a_machine_are_in_its_hash(tmp_path):
     edited(tmp_path, tmp_path / "machine.yaml", "min_segment_mu: 2", "min_segment_mu: 3")
     changed_both = check_machine(tmp_path, "6X")
     assert len({before.sha256, changed_beam.sha256, changed_both.sha256}) == 3
+
+
+def machine_with(tmp_path: Path, *changes: tuple[str, str]) -> Path:
+    """The generic machine with passages of its file changed."""
+    folder = tmp_path / "generic_carm"
+    shutil.copytree(MACHINES / "generic_carm", folder)
+    text = (folder / "machine.yaml").read_text(encoding="utf-8")
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    (folder / "machine.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_machines_say_what_they_ask_of_an_arc():
+    machine = load_machine("generic_carm:6X")
+    assert machine.gantry_range_deg == (-180.0, 180.0)
+    assert machine.arc == ArcLimits(30.0, (), 0.1, 20.0, 5.0)
+    assert machine.jaws.max_speed_mm_s == 25.0
+
+
+def test_a_machine_may_have_no_arcs_or_dose_rates_in_steps(tmp_path):
+    # mutant: the steps of the fastest beam for all: 600 MU/min would be 1400
+    steps = ("dose_rates_mu_min: null   # continuous", "dose_rates_mu_min: [75, 150, 300, 600, 1400]")
+    folder = machine_with(tmp_path, steps)
+    assert check_machine(folder, "6X").arc.dose_rates_mu_min == (75.0, 150.0, 300.0, 600.0)
+    assert check_machine(folder, "6FFF").arc.dose_rates_mu_min[-1] == 1400.0
+    text = (folder / "machine.yaml").read_text(encoding="utf-8")
+    (folder / "machine.yaml").write_text(text[: text.index("arc:")] + "arc: null\n", encoding="utf-8")
+    assert check_machine(folder, "6X").arc is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("gantry_range_deg: [-180, 180]", "gantry_range_deg: [180, -180]", "gantry_range_deg"),
+        ("min_mu_per_deg: 0.1", "min_mu_per_deg: 20", "min_mu_per_deg"),
+        ("min_dose_rate_mu_min: 30", "min_dose_rate_mu_min: 600", "min_dose_rate_mu_min"),
+        ("dose_rates_mu_min: null   # continuous", "dose_rates_mu_min: [10, 600]", "dose_rates_mu_min"),
+        ("dose_rates_mu_min: null   # continuous", "dose_rates_mu_min: [300, 150]", "dose_rates_mu_min"),
+        ("dose_rates_mu_min: null   # continuous", "dose_rates_mu_min: [700]", "dose_rates_mu_min"),
+        ("max_spacing_deg: 5", "max_spacing_deg: 0", "max_spacing_deg"),
+    ],
+)
+def test_limits_of_an_arc_that_contradict_each_other_are_named(tmp_path, old, new, field):
+    with pytest.raises(LibraryInvalid) as caught:
+        check_machine(machine_with(tmp_path, (old, new)), "6X")
+    assert field in caught.value.found

@@ -16,11 +16,15 @@ import pytest
 from small_plan import ISO, NOW, arc_beam, ct, density, dose, machine, plan, prescription, structures
 
 from rtplan.domain.context import PlanContext
+from rtplan.domain.example_arc import example_arc
+from rtplan.domain.example_context import example_machine
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import CtImage
+from rtplan.domain.openings import open_area_cm2
 from rtplan.domain.verdict import CheckResult, Finding
+from rtplan.steps.delivery_time import delivery_time
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_report
-from rtplan.steps.report.beams_eye import open_mu
+from rtplan.steps.report.beams_eye import arc_stills, beams_eye_png, open_mu
 from rtplan.steps.report.planes import VIEWS, dose_on_plane, nearest_index
 from rtplan.steps.verify import verify
 
@@ -231,3 +235,37 @@ def test_the_beams_eye_view_conserves_monitor_units_and_area():
 def test_the_report_module_does_not_load_drawing_libraries():
     code = "import sys, rtplan.steps.report; sys.exit('matplotlib' in sys.modules or 'jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_arc_is_a_strip_of_eight_apertures_with_their_angles():
+    # mutants: the sum over all angles; apertures of the first eight control points
+    arc = example_arc()
+    stills = arc_stills(arc, example_machine().mlc)
+    assert len(stills) == 8
+    assert [s.title.split("\n")[0] for s in stills] == [
+        f"1: CW {arc.control_points[i].gantry_angle_deg:.0f}°" for i in (0, 1, 3, 4, 6, 7, 9, 10)
+    ]
+    for still, index in zip(stills, (0, 1, 3, 4, 6, 7, 9, 10), strict=True):
+        x_edges, y_edges, fraction = still.mu
+        area = float((fraction * np.outer(np.diff(y_edges), np.diff(x_edges))).sum()) / 100
+        assert area == pytest.approx(open_area_cm2(arc.control_points[index].aperture, example_machine().mlc), abs=0.3)
+    assert len(arc_stills(replace(arc, control_points=arc.control_points[:3]), example_machine().mlc)) == 3
+
+
+def test_the_report_tells_arcs_from_segments(files):
+    data, page, plain = files
+    assert plain["plan"]["arcs"] == 1
+    assert plain["plan"]["segments"] == sum(b["segments"] for b in plain["beams"]) == 6
+    arc = plain["beams"][3]
+    assert (arc["rotation"], arc["arc_deg"], arc["segments"], arc["control_points"]) == ("CW", pytest.approx(20.0), 0, 5)
+    assert [b["rotation"] for b in plain["beams"][:3]] == ["NONE"] * 3
+    assert "350 CW → 10 (20)" in page and "of which 1 arcs" in page
+    time = delivery_time(data.plan, data.machine)
+    assert plain["plan"]["delivery_s"] == pytest.approx(time.total_s, abs=0.06)
+    assert [b["delivery_s"] for b in plain["beams"]] == pytest.approx([b.total_s for b in time.beams], abs=0.06)
+
+
+def test_a_plan_of_arcs_alone_and_one_without_are_drawn():
+    data = report_data()
+    for beams in (data.plan.beams[3:], data.plan.beams[:3], data.plan.beams):
+        assert beams_eye_png(replace(data, plan=replace(data.plan, beams=beams))).startswith(b"\x89PNG")

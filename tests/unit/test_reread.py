@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from small_plan import NOW, arc_beam, ct, density, dose, machine, plan, prescription, structures
+from small_plan import NOW, ct, density, dose, machine, prescription, sound_plan, structures
 
 from rtplan.dicom.uids import new_output_ids
 from rtplan.dicom.write_rtdose import write_rtdose
@@ -17,11 +17,10 @@ from rtplan.dicom.write_rtstruct import write_rtstruct
 from rtplan.domain.context import PlanContext
 from rtplan.domain.dose import cumulative_dvh
 from rtplan.errors import SafetyStop
-from rtplan.steps.reread import confirm_written, doses_from_files, plan_difference
+from rtplan.steps.reread import confirm_deliverable, confirm_written, doses_from_files, plan_difference
 from rtplan.steps.verify import dvhs
 
-PLAN = plan((*plan().beams, arc_beam(4)))
-CONTEXT = PlanContext(PLAN, machine(), density(), dose(), (dose(),), structures(), prescription())
+CONTEXT = PlanContext(sound_plan(), machine(), density(), dose(), (dose(),), structures(), prescription())
 
 
 @pytest.fixture
@@ -60,6 +59,58 @@ def test_another_leaf_position_is_noticed(files: tuple[Path, Path, Path]):
     dataset.save_as(files[1])
     with pytest.raises(SafetyStop, match=r"WRITTEN_PLAN.*beam 2, control point 2"):
         confirm_written(*files, CONTEXT, ct())
+
+
+def test_an_arc_that_turns_the_other_way_is_noticed():
+    # mutant: rotation left out of the comparison: 5 degrees back is 355 degrees on
+    arc = CONTEXT.plan.beams[2]
+    other = replace(CONTEXT.plan, beams=(*CONTEXT.plan.beams[:2], replace(arc, rotation="CC")))
+    assert "turns CC" in plan_difference(other, CONTEXT.plan)
+
+
+def tampered_arc(path: Path, change) -> None:
+    dataset = pydicom.dcmread(path)
+    change(dataset.BeamSequence[2].ControlPointSequence)
+    dataset.save_as(path)
+
+
+def with_leaf(points, index: int, position_mm: float) -> None:
+    leaves = points[index].BeamLimitingDevicePositionSequence[2]
+    leaves.LeafJawPositions = [*leaves.LeafJawPositions[:5], position_mm, *leaves.LeafJawPositions[6:]]
+
+
+def with_angle(points, index: int, angle_deg: float) -> None:
+    points[index].GantryAngle = angle_deg
+
+
+@pytest.mark.parametrize(
+    ("broken", "change"),
+    [
+        ("MLC_TRAVEL", lambda points: with_leaf(points, 2, -201.0)),
+        ("ARC_DOSE_RATE", lambda points: with_leaf(points, 3, -190.0)),
+        (
+            "MLC_GAP",
+            lambda points: with_leaf(points, 1, float(points[1].BeamLimitingDevicePositionSequence[2].LeafJawPositions[19])),
+        ),
+        ("GANTRY_PATH", lambda points: with_angle(points, 1, 356.0)),
+        ("ARC_MU_PER_DEGREE", lambda points: setattr(points[1], "CumulativeMetersetWeight", "0.0001")),
+    ],
+)
+def test_a_file_beyond_the_machines_limits_is_not_deliverable(files: tuple[Path, Path, Path], broken: str, change):
+    # mutant: run the checks on the plan in memory instead of the file's
+    assert plan_difference(confirm_deliverable(files[1], CONTEXT.machine, CONTEXT.density), CONTEXT.plan) == ""
+    tampered_arc(files[1], change)
+    with pytest.raises(SafetyStop, match=f"WRITTEN_LIMITS.*{broken}"):
+        confirm_deliverable(files[1], CONTEXT.machine, CONTEXT.density)
+    with pytest.raises(SafetyStop, match="WRITTEN_PLAN"):
+        confirm_written(*files, CONTEXT, ct())
+
+
+def test_a_plan_that_breaks_a_limit_is_stopped_though_its_file_is_faithful(files: tuple[Path, Path, Path]):
+    # mutant: confirm_written without the checks
+    slow = replace(CONTEXT.machine, max_gantry_speed_deg_s=0.01)
+    with pytest.raises(SafetyStop, match=r"WRITTEN_LIMITS.*ARC_DOSE_RATE"):
+        confirm_written(*files, replace(CONTEXT, machine=slow), ct())
 
 
 def test_another_meterset_is_noticed(files: tuple[Path, Path, Path]):

@@ -12,6 +12,7 @@ from rtplan.domain.dose import Dvh
 from rtplan.domain.goals import GoalResult
 from rtplan.domain.plan import PlanBeam
 from rtplan.domain.verification import TargetSummary
+from rtplan.steps.delivery_time import BeamTime, delivery_time
 from rtplan.steps.report.contours import contour_records, finding_record, in_order
 from rtplan.steps.report.data import ReportData
 
@@ -54,7 +55,9 @@ def content(data: ReportData) -> dict[str, Any]:
             "structures": list(verification.hottest.structures),
         },
         "plan": _plan(data),
-        "beams": [_beam(b) for b in data.plan.beams],
+        "beams": [
+            _beam(b, time) for b, time in zip(data.plan.beams, delivery_time(data.plan, data.machine).beams, strict=True)
+        ],
         "findings": [finding_record(f, data.ct.grid) for f in in_order(data.findings)],
         "checks": [
             {"id": c.check_id, "passed": c.passed, "message": c.message}
@@ -191,19 +194,23 @@ def _plan(data: ReportData) -> dict[str, Any]:
         "mu_per_fraction": plan.mu,
         # How much the modulation costs: an open 10x10 beam gives about 1 cGy for 1 MU.
         "mu_per_prescribed_cgy": plan.mu / (100.0 * per_fraction_gy),
+        "arcs": sum(b.is_arc for b in plan.beams),
         "segments": sum(_segments(b) for b in plan.beams),
         "control_points": sum(len(b.control_points) for b in plan.beams),
+        "delivery_s": round(delivery_time(plan, data.machine).total_s, 1),
     }
 
 
 def _segments(beam: PlanBeam) -> int:
-    """Spans between control points in which radiation is given."""
+    """Spans between control points in which radiation is given with the gantry at rest; an arc has none."""
+    if beam.is_arc:
+        return 0
     points = beam.control_points
     return sum(b.cumulative_mu > a.cumulative_mu for a, b in itertools.pairwise(points))
 
 
-def _beam(beam: PlanBeam) -> dict[str, Any]:
-    """One beam: angles, MU, and the largest jaw opening of its control points."""
+def _beam(beam: PlanBeam, time: BeamTime) -> dict[str, Any]:
+    """One beam: angles, MU, seconds, and the largest jaw opening of its control points."""
     apertures = [p.aperture for p in beam.control_points]
     x1, x2 = min(a.jaw_x1_mm for a in apertures), max(a.jaw_x2_mm for a in apertures)
     y1, y2 = min(a.jaw_y1_mm for a in apertures), max(a.jaw_y2_mm for a in apertures)
@@ -212,12 +219,15 @@ def _beam(beam: PlanBeam) -> dict[str, Any]:
         "name": beam.beam.name,
         "gantry_angle_deg": beam.beam.gantry_angle_deg,
         "gantry_end_deg": beam.control_points[-1].gantry_angle_deg,
+        "rotation": beam.rotation,
+        "arc_deg": float(np.abs(beam.turns_deg).sum()),
         "collimator_angle_deg": beam.beam.collimator_angle_deg,
         "couch_angle_deg": beam.beam.couch_angle_deg,
         "isocentre_xyz_mm": list(beam.beam.isocentre_xyz_mm),
         "mu": beam.mu,
         "segments": _segments(beam),
         "control_points": len(beam.control_points),
+        "delivery_s": round(time.total_s, 1),
         "jaws_mm": {"x1": x1, "x2": x2, "y1": y1, "y2": y2},
         "field_cm": [(x2 - x1) / 10.0, (y2 - y1) / 10.0],
     }
