@@ -1,0 +1,397 @@
+"""The OpenKBP benchmark: counting, resuming, patients without a plan, and both doses of a small patient judged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks import bench_openkbp
+from benchmarks.bench_openkbp import Bench, all_records, results
+from benchmarks.openkbp import cases, judge
+from benchmarks.openkbp.records import (
+    Criterion,
+    Distance,
+    Judged,
+    PlanFigures,
+    Record,
+    failed_judgement,
+    read_record,
+    still_holds,
+    write_record,
+)
+from benchmarks.openkbp.table import summary, text
+from benchmarks.plan_process import PlanRun
+from rtplan.dicom.read_ct import read_ct
+from rtplan.dicom.uids import new_output_ids
+from rtplan.dicom.write_rtdose import write_rtdose
+from rtplan.domain.case import Order
+from rtplan.domain.dose import Dose
+from rtplan.domain.grid import Grid
+from rtplan.provenance import sha256_of_file
+
+TOOLS = Path(__file__).parents[2].parent / "shared" / "tools"
+needs_tools = pytest.mark.skipif(not TOOLS.is_dir(), reason=f"no OpenKBP tools in {TOOLS}")
+MADE = cases.Made("1 (commit a)", "s", "imrt", "p", "m", "auto", "c")
+RUN = PlanRun("goals_missed", "PLANNED", "5 of 9 goals met", True, 120.0, 125.0, 1.5)
+GONE = PlanRun("rejected", "SS_EMPTY", "SS_EMPTY: nothing drawn", False, 2.0, 4.0, 0.3)
+NAMES = ("Brainstem D0.1cc<=50", "LeftParotid Dmean<=26", "PTV70 D99>=66.5")
+
+
+def verdicts(*met: bool, dose_gy: float = 40.0) -> Judged:
+    """The first criteria of NAMES, met or not."""
+    found = {name: Criterion(dose_gy, m) for name, m in zip(NAMES, met, strict=False)}
+    return Judged(found, {"Dmax": dose_gy, "body.Dmean": dose_gy / 2})
+
+
+def record(patient: str, ours: Judged, reference: Judged, *, distances=None, seconds: float = 120.0) -> Record:
+    plan = PlanFigures(600.0, 90, 9, 5, 9, {"optimise": 30.0}, distances)
+    return Record(patient, "sha", MADE, replace(RUN, seconds=seconds), ours, reference, plan)
+
+
+def without_plan(patient: str, reference: Judged) -> Record:
+    return Record(patient, "sha", MADE, GONE, failed_judgement(reference), reference, None)
+
+
+# ---- counting
+
+
+def test_a_patient_without_a_plan_fails_every_criterion_and_stays_in_the_count():
+    # mutant: failed patients left out of the counts
+    records = [
+        record("pt_1", verdicts(True, True, True), verdicts(True, False, True)),
+        record("pt_2", verdicts(True, False), verdicts(False, False)),
+        without_plan("pt_3", verdicts(True, True, False)),
+    ]
+    found = summary(records)
+    assert found["all"] == {"of": 8, "rtplan": 4, "reference": 4}
+    assert found["targets"] == {"of": 2, "rtplan": 1, "reference": 1}
+    assert found["organs"] == {"of": 6, "rtplan": 3, "reference": 3}
+    assert found["criteria"][NAMES[1]] == {"of": 3, "rtplan": 1, "reference": 1}
+    assert (found["patients"], found["planned"]) == (3, 2)
+    told = text(found, "all")
+    assert "2 of 3 patients have a plan" in told and "pt_3: SS_EMPTY: nothing drawn" in told
+    assert list(found["criteria"]) == list(NAMES)  # organs first
+
+
+@pytest.mark.parametrize(
+    ("ours", "reference", "expected"),
+    [
+        ((True, True, True), (True, True, False), {"better": 1}),
+        ((True, False, True), (True, True, False), {"equal": 1}),
+        ((True, False, False), (True, True, False), {"worse": 1}),
+        ((False, False, False), (True, True, False), {"worse": 1, "worse_by_more_than_one": 1}),
+        ((True, True, True), (True, True, True), {"equal": 1}),
+    ],
+)
+def test_better_equal_and_worse_by_the_number_of_criteria_met(ours, reference, expected):
+    # mutant: >= for >; one fewer counted as more than one
+    side = summary([record("pt_1", verdicts(*ours), verdicts(*reference))])["beside_reference"]
+    none = dict.fromkeys(("better", "equal", "worse", "worse_by_more_than_one"), 0)
+    assert side == none | expected
+
+
+def test_means_are_over_the_same_patients_for_both_doses():
+    # mutant: the reference's mean over all patients, those without a plan too
+    records = [
+        record("pt_1", verdicts(True, dose_gy=30.0), verdicts(True, dose_gy=50.0)),
+        record("pt_2", verdicts(True, dose_gy=40.0), verdicts(True, dose_gy=60.0), seconds=360.0),
+        without_plan("pt_3", verdicts(True, dose_gy=900.0)),
+    ]
+    found = summary(records)
+    assert found["figures"]["Dmax"] == {"n": 2, "rtplan": 35.0, "reference": 55.0}
+    assert found["figures"]["PTV56+.D99"] is None
+    plan = found["plan"]
+    assert (plan["minutes_median"], plan["minutes_max"], plan["peak_memory_gb_max"]) == (4.0, 6.0, 1.5)
+    assert plan["minutes_90th"] == pytest.approx(5.6)
+    assert summary([records[2]])["plan"] is None
+
+
+# ---- certificates
+
+
+def test_the_distance_to_a_bound_is_what_more_work_could_win():
+    # mutant: the same sign for both senses; goals without a value kept
+    goal = {"structure": "A", "metric": "Mean[Gy]", "unit": "Gy", "limit": 26.0}
+    goals = [
+        goal | {"sense": "<=", "value": 24.1, "bound": 22.9},
+        goal | {"sense": ">=", "metric": "D99[Gy]", "value": 66.0, "bound": 67.5},
+        goal | {"sense": "<=", "value": None, "bound": 1.0},
+        goal | {"sense": "<=", "value": 3.0},
+    ]
+    found = judge.distances_to_bounds(goals)
+    assert found is not None and [d.goal for d in found] == ["A Mean[Gy] <= 26", "A D99[Gy] >= 26"]
+    assert [d.distance for d in found] == pytest.approx([1.2, 1.5])
+    assert judge.distances_to_bounds(goals[2:]) is None
+
+
+def test_reports_without_certificates_say_so_and_a_broken_one_is_shouted():
+    # mutant: units mixed in one mean; a negative distance hidden in the mean
+    plain = record("pt_1", verdicts(True), verdicts(True))
+    assert "certificates: the reports carry none" in text(summary([plain]), "all")
+    distances = (Distance("A", "Gy", 2.0), Distance("B", "%", 10.0), Distance("A", "Gy", -1.0))
+    found = summary([plain, record("pt_2", verdicts(True), verdicts(True), distances=distances)])
+    assert found["certificates"]["mean_distance"] == {"Gy": {"n": 2, "mean": 0.5}, "%": {"n": 1, "mean": 10.0}}
+    assert found["certificates"]["broken"] == 1
+    assert "1 VALUES LIE BEYOND THEIR BOUND" in text(found, "all")
+
+
+# ---- resuming
+
+
+def test_a_record_comes_back_as_it_was_written(tmp_path):
+    # mutant: distances lost; a criterion's None read as 0
+    distances = (Distance("A", "Gy", 2.0),)
+    for made in (
+        record("pt_1", verdicts(True), verdicts(False), distances=distances),
+        without_plan("pt_2", verdicts(True)),
+    ):
+        write_record(made, tmp_path / "r.json")
+        assert read_record(tmp_path / "r.json") == made
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"schema": "other"}', '{"schema": "rtplan.bench_openkbp/1"}'])
+def test_what_is_not_a_whole_record_is_made_again(tmp_path, content):
+    path = tmp_path / "r.json"
+    if content is not None:
+        path.write_text(content)
+    assert read_record(path) is None
+    assert not still_holds(None, MADE, "sha", across_commits=True)
+
+
+@pytest.mark.parametrize("field", [f.name for f in fields(cases.Made)])
+def test_whatever_it_was_made_by_decides_whether_a_record_holds(field):
+    # mutant: a field left out of the comparison
+    known = record("pt_1", verdicts(True), verdicts(True))
+    other = replace(MADE, **{field: "other"})
+    assert still_holds(known, MADE, "sha", across_commits=False)
+    assert not still_holds(known, other, "sha", across_commits=False)
+    assert still_holds(known, other, "sha", across_commits=True) == (field == "code")
+    assert not still_holds(known, MADE, "another patient", across_commits=True)
+
+
+def test_accidents_are_tried_again_and_rejections_are_not():
+    # mutant: a killed process recorded for good
+    gone = without_plan("pt_1", verdicts(True))
+    assert still_holds(gone, MADE, "sha", across_commits=False)
+    for code in ("PROCESS_DIED", "TIMED_OUT", "OUT_OF_MEMORY"):
+        again = replace(gone, run=replace(GONE, code=code))
+        assert not still_holds(again, MADE, "sha", across_commits=False)
+
+
+def test_the_hash_of_the_sources_sees_every_edit_but_those_of_other_protocols(tmp_path):
+    # mutant: protocols hashed too; only names hashed
+    for name in ("rtplan/a.py", "rtplan/library/sites/x.yaml", "kernels/b.py", "docs/c.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one")
+    before = cases.sources_sha256(tmp_path)
+    for name in ("rtplan/library/sites/x.yaml", "docs/c.md"):
+        (tmp_path / name).write_text("two")
+    assert cases.sources_sha256(tmp_path) == before
+    for name in ("rtplan/a.py", "kernels/b.py"):
+        (tmp_path / name).write_text("two")
+        assert cases.sources_sha256(tmp_path) != before
+        (tmp_path / name).write_text("one")
+
+
+# ---- patients
+
+
+def small_patient(path: Path) -> Path:
+    """A cylinder of water with all ten structures side by side; the reference dose is 70 Gy in PTV70, falling away."""
+    shape = (16, 40, 40)
+    z, y, x = np.indices(shape)
+    body = np.hypot(y - 19.5, x - 19.5) < 17
+    names = [*cases_structures(), "possible_dose_mask", "External"]
+    mask = np.zeros(shape, np.uint16)
+    for bit, name in enumerate(names[:-2]):
+        place = (y // 8 == 1 + bit // 4) & (x // 6 == 1 + bit % 4) & (z > 3) & (z < 12)
+        mask |= (place & body).astype(np.uint16) << bit
+        assert (place & body).any(), name
+    mask |= body.astype(np.uint16) << 10 | body.astype(np.uint16) << 11
+    dose = np.where(mask >> 9 & 1, 35000, np.where(body, 10000, 0)).astype(np.uint16)
+    np.savez(
+        path,
+        ct=np.where(body, 0, -1000).astype(np.int16),
+        dose=dose,
+        dose_scale=0.002,
+        mask=mask,
+        bit_names=np.array(names),
+        spacing=np.array([3.0, 4.0, 4.0]),
+        origin=np.array([-78.0, -70.0, 12.0]),
+        crop=np.array([0, 16, 40, 80, 30, 70], np.int16),
+        body_z=np.array([0, 15], np.int16),
+        flags=np.array([""]),
+        patient_id=path.stem,
+    )
+    return path
+
+
+def cases_structures() -> tuple[str, ...]:
+    organs = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Esophagus", "Larynx", "Mandible")
+    return (*organs, *judge.TARGETS)
+
+
+def test_patients_come_by_their_number_and_none_is_left_out_quietly(tmp_path):
+    # mutant: sorted by name; foreign files skipped
+    for name in ("pt_10", "pt_9", "pt_100"):
+        small_patient(tmp_path / f"{name}.npz")
+    assert [p.stem for p in cases.patient_files(tmp_path, None)] == ["pt_9", "pt_10", "pt_100"]
+    assert [p.stem for p in cases.patient_files(tmp_path, 2)] == ["pt_9", "pt_10"]
+    np.savez(tmp_path / "pt_1.npz", ct=np.zeros(1))
+    with pytest.raises(SystemExit, match=r"pt_1\.npz: lacks dose, mask"):
+        cases.patient_files(tmp_path, None)
+    (tmp_path / "pt_1.npz").rename(tmp_path / "patient.npz")
+    with pytest.raises(SystemExit, match=r"patient\.npz"):
+        cases.patient_files(tmp_path, None)
+
+
+def test_absent_tools_are_named_with_the_way_out(tmp_path):
+    with pytest.raises(SystemExit, match=r"openkbp_criteria\.py or openkbp_to_dicom\.py; .*--tools"):
+        cases.load_tools(tmp_path / "a" / "b" / "c", None)
+
+
+def fake_tools() -> cases.Tools:
+    """Criteria by the dose in PTV70 alone."""
+
+    def load(path):
+        with np.load(path) as npz:
+            names, mask = [str(n) for n in npz["bit_names"]], npz["mask"]
+            masks = {name: (mask >> bit & 1).astype(bool) for bit, name in enumerate(names)}
+            return {"spacing": npz["spacing"], "origin": npz["origin"], "ct": npz["ct"]}, masks, npz["dose"] * 0.002
+
+    criteria = SimpleNamespace(
+        load=load,
+        metrics=lambda masks, dose, spacing: {"PTV70+.D99": dose[masks["PTV70"]].min()},
+        criteria=lambda metrics: {NAMES[2]: (metrics["PTV70+.D99"], bool(metrics["PTV70+.D99"] >= 66.5))},
+    )
+    return cases.Tools(criteria, SimpleNamespace(convert=lambda *a, **k: None), "c")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(cases, "sources_sha256", lambda root: MADE.sources)
+    asked: list[str] = []
+
+    def planner(order, folder):
+        asked.append(folder.name)
+        return GONE
+
+    return Bench(tmp_path, fake_tools(), MADE, planner, False), asked
+
+
+def test_a_second_run_plans_nobody_again_and_other_code_plans_everybody(bench, tmp_path):
+    # mutant: the record not read; the order of completion kept
+    made, asked = bench
+    files = [small_patient(tmp_path / f"pt_{n}.npz") for n in (3, 7)]
+    said: list[str] = []
+    first = all_records(made, files, 2, said.append)
+    assert [r.patient for r in first] == ["pt_3", "pt_7"] and sorted(asked) == ["pt_3", "pt_7"]
+    assert first[0].ours == Judged({NAMES[2]: Criterion(None, False)}, {}) and first[0].reference.met == 1
+    assert len(said) == 2 and all("0 of 1 criteria, reference 1; NO PLAN: SS_EMPTY" in line for line in said)
+    assert all_records(made, files, 1, said.append) == first and len(asked) == 2
+    newer = replace(made, made=replace(MADE, protocol="edited"))
+    assert all_records(newer, files, 1, said.append) != first and len(asked) == 4
+
+
+def test_the_first_twenty_are_told_once_along_the_way(bench, tmp_path, monkeypatch):
+    # mutant: told at the end of a run of fewer too; told after any twenty
+    monkeypatch.setattr(bench_openkbp, "FIRST", 2)
+    files = [small_patient(tmp_path / f"pt_{n}.npz") for n in (1, 2, 3)]
+    said: list[str] = []
+    all_records(bench[0], files, 1, said.append)
+    assert [line.split(":")[0] for line in said if line.startswith("the first")] == ["the first 2"]
+    assert said.index(next(line for line in said if line.startswith("the first"))) in (2, 3)
+    said.clear()
+    all_records(bench[0], files[:2], 1, said.append)
+    assert not any(line.startswith("the first") for line in said)
+
+
+def test_code_that_changed_meanwhile_leaves_no_record(bench, tmp_path, monkeypatch):
+    # mutant: recorded all the same
+    npz = small_patient(tmp_path / "pt_1.npz")
+    monkeypatch.setattr(cases, "sources_sha256", lambda root: "edited")
+    with pytest.raises(SystemExit, match="the code changed while pt_1 was planned"):
+        all_records(bench[0], [npz], 1, lambda line: None)
+    assert not (tmp_path / "pt_1.json").exists()
+
+
+@needs_tools
+def test_a_small_patient_from_npz_to_record_and_picture(tmp_path, monkeypatch):
+    """The planner gives 1.02 of the reference dose on a grid of its own, so both judgements are known."""
+    # mutant: the plan's dose read as (x, y, z); targets not nested; the reference judged in place of ours
+    monkeypatch.setattr(cases, "sources_sha256", lambda root: MADE.sources)
+    npz = small_patient(tmp_path / "pt_5.npz")
+    tools = cases.load_tools(tmp_path, TOOLS)
+
+    def planner(order: Order, folder: Path) -> PlanRun:
+        ct = read_ct(Path(order.ct_dir))
+        assert order.structures_path is not None and Path(order.structures_path).exists()
+        folder.mkdir()
+        dose = scaled_reference(npz, 1.02)
+        write_rtdose(folder / "RTDOSE.dcm", dose, ct, new_output_ids(datetime(2026, 1, 1, tzinfo=UTC)))
+        (folder / "report.json").write_text(json.dumps(REPORT))
+        return RUN
+
+    made = Bench(tmp_path, tools, MADE, planner, False).record(npz)
+    assert made.npz_sha256 == sha256_of_file(npz) and made.plan is not None and made.plan.mu == 600.0
+    assert len(made.ours.criteria) == 10 and made.reference.criteria[NAMES[2]] == Criterion(pytest.approx(70.0), True)
+    assert made.ours.criteria[NAMES[2]].value_gy == pytest.approx(71.4, abs=0.01)
+    assert made.ours.criteria["PTV56 D99>=53.2"].value_gy == pytest.approx(20.4, abs=0.01)
+    assert made.ours.criteria[NAMES[1]] == Criterion(pytest.approx(20.4, abs=0.01), True)
+    assert made.ours.figures["body.Dmean"] == pytest.approx(1.02 * made.reference.figures["body.Dmean"], rel=1e-3)
+    assert (tmp_path / "pt_5.png").read_bytes().startswith(b"\x89PNG")
+    assert read_record(tmp_path / "pt_5.json") == made
+
+
+REPORT = {
+    "plan": {"mu_per_fraction": 600.0, "segments": 90, "beams": 9},
+    "goals_met": 5,
+    "goals_judged": 9,
+    "timings_s": [{"step": "optimise", "seconds": 30.0}],
+    "goals": [],
+    "beams": [{"isocentre_xyz_mm": [0.0, 0.0, 36.0]}],
+}
+
+
+def scaled_reference(npz: Path, factor: float) -> Dose:
+    """The reference dose times a factor, on the patient's grid cut by a slice at both ends."""
+    with np.load(npz) as data:
+        gy, origin = data["dose"][1:-1] * 0.002 * factor, data["origin"]
+    grid = Grid(gy.shape, (3.0, 4.0, 4.0), (float(origin[0]), float(origin[1]), float(origin[2]) + 3.0))
+    return Dose(grid, gy.astype(np.float32))
+
+
+def test_outside_the_plan_s_dose_grid_the_body_is_not_averaged():
+    # mutant: zeros beyond the grid in the mean
+    patient_grid = Grid((4, 3, 3), (3.0, 2.0, 2.0), (0.0, 0.0, 0.0))
+    dose = Dose(Grid((2, 3, 3), (3.0, 2.0, 2.0), (0.0, 0.0, 3.0)), np.full((2, 3, 3), 8.0, np.float32))
+    dose_gy, covered = judge.on_patient_grid(dose, patient_grid)
+    np.testing.assert_array_equal(covered.all(axis=(1, 2)), [False, True, True, False])
+    np.testing.assert_array_equal(dose_gy[:, 0, 0], [0.0, 8.0, 8.0, 0.0])
+    body = {"External": np.ones((4, 3, 3), bool)}
+    patient = judge.PatientVolumes(patient_grid, np.zeros((4, 3, 3), np.int16), body, dose_gy)
+    silent = SimpleNamespace(metrics=lambda masks, dose, spacing: {}, criteria=lambda metrics: {})
+    assert judge.judged(silent, patient, dose_gy, covered).figures == {"body.Dmean": 8.0}
+
+
+# ---- results
+
+
+def test_figures_by_patient_are_left_out_where_they_would_not_fit(monkeypatch):
+    # mutant: the limit not looked at
+    records = [record("pt_1", verdicts(True, False), verdicts(True, True)), without_plan("pt_2", verdicts(True))]
+    whole = results(records, MADE, 1)
+    assert whole["per_patient"]["pt_1"]["criteria"][NAMES[1]] == [40.0, 40.0]
+    assert whole["per_patient"]["pt_2"]["met"] == [0, 1] and whole["per_patient"]["pt_2"]["criteria"] == {
+        NAMES[0]: [None, 40.0]
+    }
+    monkeypatch.setattr(bench_openkbp, "LARGEST_RESULT_BYTES", len(json.dumps(whole, indent=1)) - 1)
+    short = results(records, MADE, 1)
+    assert "criteria" not in short["per_patient"]["pt_1"] and short["all"] == whole["all"]
+    json.dumps(whole, allow_nan=False)
