@@ -176,6 +176,7 @@ def result(case: Case, rows: Sequence[Row], run: PlanRun, report: dict[str, Any]
         "means_met": sum(r.mean_met for r in rows),
         "of": len(rows),
         "seconds": run.seconds,
+        "cpu_s": run.cpu_s,
         "peak_memory_gb": run.peak_memory_gb,
         "mu": None if plan is None else plan.mu,
         "segments": None if plan is None else plan.segments,
@@ -191,6 +192,7 @@ def text(found: Mapping[str, Any]) -> str:
     else:
         memory = found["peak_memory_gb"]
         told = "" if memory is None else f", {memory:.2f} GB"
+        told += "" if found["cpu_s"] is None else f", {found['cpu_s']:.0f} s of processor time"
         lines.append(f"  {found['mu']:.0f} MU, {found['segments']} segments, {found['seconds']:.0f} s{told}")
     lines.append(f"  {'metric':26s}{'goal':>10s}{'published mean':>18s}{'rtplan':>9s}  goal    mean")
     for row in found["rows"]:

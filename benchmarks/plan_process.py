@@ -31,8 +31,9 @@ ACCIDENTS = frozenset({DIED, TIMED_OUT, "OUT_OF_MEMORY"})  # of the computer rat
 class PlanRun:
     """How one case ended: the outcome's class, code and line, and what it cost.
 
-    `seconds` is the wall time of all of plan_case, `process_s` with the start of the process too. `peak_memory_gb` (1e9
-    bytes of resident memory) is None where the process died or the system does not tell.
+    `seconds` is the wall time of all of plan_case, `process_s` with the start of the process too. `cpu_s` is the processor
+    time of all its threads, which a busy machine stretches less, `peak_memory_gb` 1e9 bytes of resident memory; None where
+    the process died or the system does not tell.
     """
 
     outcome: str
@@ -41,6 +42,7 @@ class PlanRun:
     planned: bool
     seconds: float
     process_s: float
+    cpu_s: float | None
     peak_memory_gb: float | None
 
 
@@ -75,7 +77,7 @@ def plan_in_process(order: Order, out_dir: Path, *, threads: int, limit_s: float
 
 
 def _accident(code: str, message: str, seconds: float) -> PlanRun:
-    return PlanRun("failed", code, message, False, seconds, seconds, None)
+    return PlanRun("failed", code, message, False, seconds, seconds, None, None)
 
 
 def peak_memory_gb() -> float | None:
@@ -99,6 +101,7 @@ def main(job_path: Path, result_path: Path) -> None:
         "message": outcome.message,
         "planned": outcome.planned,
         "seconds": outcome.seconds,
+        "cpu_s": time.process_time(),
         "peak_memory_gb": peak_memory_gb(),
     }
     result_path.write_text(json.dumps(result), encoding="utf-8")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -37,6 +36,7 @@ ISODOSE_COLOURS = ("#3b4cc0", "#5aa2d8", "#4fc0a8", "#8fce4a", "#f2d43d", "#f08a
 WINDOW_HU = (-160.0, 240.0)
 MET, MISSED = "#0a7d45", "#c1121f"
 DPI = 100
+MEAN_AT_PERCENT = {"RightParotid": 54.0}  # the parotids share a limit, and both marks should be seen
 MARGIN_MM = 10.0
 _CRITERION = re.compile(r"(?P<structure>\w+) (?P<metric>D99|D0\.1cc|Dmean)(?P<sense><=|>=)(?P<limit>[\d.]+)")
 
@@ -56,13 +56,13 @@ class Drawing:
 def draw(drawing: Drawing) -> bytes:
     """The picture as PNG."""
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(15.0, 12.5), layout="constrained")
+        figure = Figure(figsize=(15.0, 14.0), layout="constrained")
         figure.suptitle(
             f"{drawing.name}: {drawing.ours.met} of {len(drawing.ours.criteria)} criteria met, "
             f"reference {drawing.reference.met}",
             fontsize=14,
         )
-        rows = figure.add_gridspec(2, 1, height_ratios=(1.0, 1.15))
+        rows = figure.add_gridspec(2, 1, height_ratios=(1.0, 1.45))
         top = rows[0].subgridspec(1, 2, width_ratios=(1.9, 1.0))
         _histograms(figure.add_subplot(top[0]), drawing)
         _table(figure.add_subplot(top[1]), drawing)
@@ -92,8 +92,8 @@ def _histograms(axes: Axes, drawing: Drawing) -> None:
         Line2D([], [], color="#333333", lw=1.6, label="rtplan"),
         Line2D([], [], color="#333333", lw=1.6, ls=(0, (4, 2)), label="reference"),
         Line2D([], [], color="#333333", marker=">", ls="", label="at least (D99)"),
-        Line2D([], [], color="#333333", marker="<", ls="", label="at most (D0.1cc;"),
-        Line2D([], [], ls="", label="means at 50 %)"),
+        Line2D([], [], color="#333333", marker="<", ls="", label="at most (D0.1cc at 0.1 cc;"),
+        Line2D([], [], ls="", label="means at half height)"),
     ]
     axes.legend(handles=lines + styles, loc="lower left", fontsize=8, ncols=2, framealpha=0.9)
     axes.set_title("Dose-volume histograms, targets nested", loc="left", fontsize=10)
@@ -105,7 +105,9 @@ def _criterion_mark(axes: Axes, drawing: Drawing, text: str) -> None:
     if found is None:
         return
     volume_cc = drawing.patient.nested[found["structure"]].sum() * drawing.patient.grid.voxel_cc
-    percent = {"D99": 99.0, "D0.1cc": 100.0 * 0.1 / volume_cc, "Dmean": 50.0}[found["metric"]]
+    percent = {"D99": 99.0, "D0.1cc": 100.0 * 0.1 / volume_cc, "Dmean": MEAN_AT_PERCENT.get(found["structure"], 50.0)}[
+        found["metric"]
+    ]
     axes.plot(
         float(found["limit"]),
         percent,
@@ -158,7 +160,7 @@ def _plane(axes: Axes, drawing: Drawing, title: str, dose_gy: Floats) -> None:
     extent = (x[0] - half_x, x[-1] + half_x, y[-1] + half_y, y[0] - half_y)
     axes.imshow(patient.hu[k], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], extent=extent, interpolation="bilinear")
     levels = (*ISODOSES_GY, 200.0)
-    axes.contourf(x, y, dose_gy[k], levels=levels, cmap=ListedColormap(ISODOSE_COLOURS), alpha=0.38)
+    axes.contourf(x, y, dose_gy[k], levels=levels, colors=ISODOSE_COLOURS, alpha=0.3)
     axes.contour(x, y, dose_gy[k], levels=ISODOSES_GY, colors=ISODOSE_COLOURS, linewidths=1.0)
     nested = patient.nested
     for name, colour in COLOURS.items():

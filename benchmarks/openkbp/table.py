@@ -86,6 +86,7 @@ def plan_summary(planned: Sequence[Record]) -> dict[str, Any] | None:
         return None
     plans = [r.plan for r in planned if r.plan is not None]
     minutes = np.array([r.run.seconds for r in planned]) / 60.0
+    cpu = [r.run.cpu_s / 60.0 for r in planned if r.run.cpu_s is not None]
     memory = [r.run.peak_memory_gb for r in planned if r.run.peak_memory_gb is not None]
     steps = list(dict.fromkeys(step for p in plans for step in p.steps_s))
     return {
@@ -96,6 +97,7 @@ def plan_summary(planned: Sequence[Record]) -> dict[str, Any] | None:
         "minutes_median": float(np.median(minutes)),
         "minutes_90th": float(np.percentile(minutes, 90)),
         "minutes_max": float(minutes.max()),
+        "cpu_minutes_median": float(np.median(cpu)) if cpu else None,
         "peak_memory_gb_median": float(np.median(memory)) if memory else None,
         "peak_memory_gb_max": max(memory) if memory else None,
         "steps_s_median": {s: float(np.median([p.steps_s[s] for p in plans if s in p.steps_s])) for s in steps},
@@ -171,12 +173,13 @@ LABELS = {
 def _plan_lines(plan: dict[str, Any]) -> list[str]:
     memory = plan["peak_memory_gb_max"]
     told = "not told by the system" if memory is None else f"median {plan['peak_memory_gb_median']:.2f}, max {memory:.2f} GB"
+    cpu = "" if plan["cpu_minutes_median"] is None else f", of processor time median {plan['cpu_minutes_median']:.1f}"
     steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in plan["steps_s_median"].items())
     return [
         f"  MU per fraction {plan['mu_mean']:.0f}, segments {plan['segments_mean']:.0f} (means); "
         f"protocol goals met {plan['goals_met']} of {plan['goals_judged']}",
-        f"  minutes: median {plan['minutes_median']:.1f}, 90th {plan['minutes_90th']:.1f}, max {plan['minutes_max']:.1f}; "
-        f"peak memory: {told}",
+        f"  minutes: median {plan['minutes_median']:.1f}, 90th {plan['minutes_90th']:.1f}, max {plan['minutes_max']:.1f}{cpu}",
+        f"  peak memory: {told}",
         f"  seconds by step (medians): {steps}",
     ]
 
@@ -210,6 +213,7 @@ def patient_json(record: Record, *, with_figures: bool) -> dict[str, Any]:
         "met": [record.ours.met, record.reference.met],
         "judged": len(record.reference.criteria),
         "minutes": round(run.seconds / 60, 2),
+        "cpu_minutes": None if run.cpu_s is None else round(run.cpu_s / 60, 2),
         "peak_memory_gb": None if run.peak_memory_gb is None else round(run.peak_memory_gb, 3),
     }
     if plan is not None:

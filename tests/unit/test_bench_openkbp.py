@@ -38,8 +38,8 @@ from rtplan.provenance import sha256_of_file
 TOOLS = Path(__file__).parents[2].parent / "shared" / "tools"
 needs_tools = pytest.mark.skipif(not TOOLS.is_dir(), reason=f"no OpenKBP tools in {TOOLS}")
 MADE = cases.Made("1 (commit a)", "s", "imrt", "p", "m", "auto", "c")
-RUN = PlanRun("goals_missed", "PLANNED", "5 of 9 goals met", True, 120.0, 125.0, 1.5)
-GONE = PlanRun("rejected", "SS_EMPTY", "SS_EMPTY: nothing drawn", False, 2.0, 4.0, 0.3)
+RUN = PlanRun("goals_missed", "PLANNED", "5 of 9 goals met", True, 120.0, 125.0, 240.0, 1.5)
+GONE = PlanRun("rejected", "SS_EMPTY", "SS_EMPTY: nothing drawn", False, 2.0, 4.0, 3.0, 0.3)
 NAMES = ("Brainstem D0.1cc<=50", "LeftParotid Dmean<=26", "PTV70 D99>=66.5")
 
 
@@ -108,6 +108,7 @@ def test_means_are_over_the_same_patients_for_both_doses():
     assert found["figures"]["PTV56+.D99"] is None
     plan = found["plan"]
     assert (plan["minutes_median"], plan["minutes_max"], plan["peak_memory_gb_max"]) == (4.0, 6.0, 1.5)
+    assert plan["cpu_minutes_median"] == 4.0
     assert plan["minutes_90th"] == pytest.approx(5.6)
     assert summary([records[2]])["plan"] is None
 

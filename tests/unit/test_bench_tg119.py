@@ -18,7 +18,7 @@ from rtplan.steps.segment import needed_organs
 DESIGN = Path(__file__).parents[2].parent / "shared" / "design" / "planning.md"
 AT_LEAST = Published("PTV", "D95[Gy]", ">=", 50.0, 50.10, 0.17)
 AT_MOST = Published("Core", "D10[Gy]", "<=", 25.0, 22.00, 3.14)
-GONE = PlanRun("failed", "PROCESS_DIED", "killed", False, 3.0, 3.0, None)
+GONE = PlanRun("failed", "PROCESS_DIED", "killed", False, 3.0, 3.0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_the_table_says_what_is_missed_and_why_there_is_no_plan():
         "timings_s": [],
         "goals": [],
     }
-    run = PlanRun("goals_met", "PLANNED", "", True, 61.0, 65.0, 1.25)
+    run = PlanRun("goals_met", "PLANNED", "", True, 61.0, 65.0, 110.0, 1.25)
     found = result(CASES["c_shape"], rows, run, report)
     assert (found["goals_met"], found["means_met"], found["of"], found["mu"]) == (2, 1, 2, 512.3)
     lines = text(json.loads(json.dumps(found))).splitlines()
-    assert "512 MU, 70 segments, 61 s, 1.25 GB" in lines[1]
+    assert "512 MU, 70 segments, 61 s, 1.25 GB, 110 s of processor time" in lines[1]
     assert re.search(r"PTV D95\[Gy\] +>= 50 +50.10 ± 0.17 +50.20 +met +met$", lines[3])
     assert re.search(r"Core D10\[Gy\] +<= 25 +22.00 ± 3.14 +23.00 +met +MISSED$", lines[4])
     gone = result(CASES["c_shape"], [compared(AT_MOST, None)], GONE, None)

@@ -17,7 +17,7 @@ def test_a_case_that_is_refused_comes_back_from_its_process_with_code_and_memory
     # mutant: the code lost on the way
     run = plan_in_process(ORDER, tmp_path / "out", threads=1)
     assert (run.outcome, run.code, run.planned) == ("rejected", "PROTOCOL_UNKNOWN", False)
-    assert run.process_s > run.seconds
+    assert run.process_s > run.seconds and run.cpu_s is not None and run.cpu_s > 0
     if Path("/proc/self/status").exists():
         assert run.peak_memory_gb is not None and 0.02 < run.peak_memory_gb < 4.0
 
