@@ -65,7 +65,9 @@ def draw(drawing: Drawing) -> bytes:
         rows = figure.add_gridspec(2, 1, height_ratios=(1.0, 1.45))
         top = rows[0].subgridspec(1, 2, width_ratios=(1.9, 1.0))
         _histograms(figure.add_subplot(top[0]), drawing)
-        _table(figure.add_subplot(top[1]), drawing)
+        beside = figure.add_subplot(top[1])
+        _table(beside, drawing)
+        _curve_legend(beside, drawing)
         below = rows[1].subgridspec(1, 2)
         doses = (("rtplan", drawing.ours_gy), ("reference", drawing.patient.reference_gy))
         for column, (title, dose_gy) in enumerate(doses):
@@ -87,16 +89,21 @@ def _histograms(axes: Axes, drawing: Drawing) -> None:
         _criterion_mark(axes, drawing, text)
     axes.set(xlim=(0, 1.02 * highest), ylim=(-1.5, 102), xlabel="Dose (Gy)", ylabel="Volume (%)")
     axes.grid(True, color="#dddddd", lw=0.6)
-    lines = [Line2D([], [], color=COLOURS[name], lw=2, label=name) for name in shown]
+    axes.set_title("Dose-volume histograms, targets nested", loc="left", fontsize=10)
+
+
+def _curve_legend(axes: Axes, drawing: Drawing) -> None:
+    """Under the table, where it hides no curve."""
+    nested = drawing.patient.nested
+    lines = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in COLOURS.items() if nested[name].any()]
     styles = [
         Line2D([], [], color="#333333", lw=1.6, label="rtplan"),
         Line2D([], [], color="#333333", lw=1.6, ls=(0, (4, 2)), label="reference"),
         Line2D([], [], color="#333333", marker=">", ls="", label="at least (D99)"),
-        Line2D([], [], color="#333333", marker="<", ls="", label="at most (D0.1cc at 0.1 cc;"),
-        Line2D([], [], ls="", label="means at half height)"),
+        Line2D([], [], color="#333333", marker="<", ls="", label="at most (D0.1cc,"),
+        Line2D([], [], ls="", label="mean at half height)"),
     ]
-    axes.legend(handles=lines + styles, loc="lower left", fontsize=8, ncols=2, framealpha=0.9)
-    axes.set_title("Dose-volume histograms, targets nested", loc="left", fontsize=10)
+    axes.legend(handles=lines + styles, loc="lower left", fontsize=8, ncols=3, frameon=False, handlelength=3.0)
 
 
 def _criterion_mark(axes: Axes, drawing: Drawing, text: str) -> None:
@@ -138,7 +145,7 @@ def _table(axes: Axes, drawing: Drawing) -> None:
         colWidths=[0.46, 0.27, 0.27],
         cellLoc="left",
         edges="horizontal",
-        bbox=(0.0, 0.0, 1.0, 1.0),
+        bbox=(0.0, 0.2, 1.0, 0.8),
     )
     table.auto_set_font_size(False)
     for (row, column), cell in table.get_celld().items():

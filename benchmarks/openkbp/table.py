@@ -175,10 +175,11 @@ def _plan_lines(plan: dict[str, Any]) -> list[str]:
     told = "not told by the system" if memory is None else f"median {plan['peak_memory_gb_median']:.2f}, max {memory:.2f} GB"
     cpu = "" if plan["cpu_minutes_median"] is None else f", of processor time median {plan['cpu_minutes_median']:.1f}"
     steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in plan["steps_s_median"].items())
+    wall = f"median {plan['minutes_median']:.1f}, 90th {plan['minutes_90th']:.1f}, max {plan['minutes_max']:.1f}"
     return [
         f"  MU per fraction {plan['mu_mean']:.0f}, segments {plan['segments_mean']:.0f} (means); "
         f"protocol goals met {plan['goals_met']} of {plan['goals_judged']}",
-        f"  minutes: median {plan['minutes_median']:.1f}, 90th {plan['minutes_90th']:.1f}, max {plan['minutes_max']:.1f}{cpu}",
+        f"  minutes: {wall}{cpu}",
         f"  peak memory: {told}",
         f"  seconds by step (medians): {steps}",
     ]
