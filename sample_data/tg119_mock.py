@@ -97,7 +97,7 @@ def _beside_parotid(grid: Grid, side: float) -> Field:
 def distance_mm(grid: Grid, draw: Draw, *, reach_mm: float) -> Field:
     """Distance from each voxel centre to the shape that `draw` draws on any grid, (z, y, x) mm; 0 inside.
 
-    By the Euclidean distance transform on voxels a third as wide, to half a millimetre. Beyond `reach_mm` it only says "far".
+    By the Euclidean distance transform on voxels a third as wide, to half a millimetre. Beyond `reach_mm` it only says so.
     """
     near = np.argwhere(draw(grid) < 0)
     reach = np.ceil(reach_mm / np.array(grid.spacing_zyx_mm)).astype(int)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 
 from benchmarks.openkbp.judge import Floats, PatientVolumes
 from benchmarks.openkbp.records import Judged
@@ -145,7 +146,7 @@ def _table(axes: Axes, drawing: Drawing) -> None:
         colWidths=[0.46, 0.27, 0.27],
         cellLoc="left",
         edges="horizontal",
-        bbox=(0.0, 0.2, 1.0, 0.8),
+        bbox=Bbox.from_bounds(0.0, 0.2, 1.0, 0.8),
     )
     table.auto_set_font_size(False)
     for (row, column), cell in table.get_celld().items():

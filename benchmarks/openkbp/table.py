@@ -21,7 +21,7 @@ def summary(records: Sequence[Record]) -> Summary:
         "patients": len(records),
         "planned": len(planned),
         "failed": {r.patient: r.run.message for r in records if r.plan is None},
-        "criteria": {name: counts(records, lambda key, name=name: key == name) for name in criteria_names(records)},
+        "criteria": {name: counts(records, {name}.__contains__) for name in criteria_names(records)},
         "targets": counts(records, is_target),
         "organs": counts(records, lambda key: not is_target(key)),
         "all": counts(records, lambda key: True),
