@@ -51,6 +51,7 @@ class Bench:
     out: Path
     tools: cases.Tools
     made: cases.Made
+    protocol: Path
     planner: Planner
     across_commits: bool
 
@@ -64,7 +65,8 @@ class Bench:
         folder = self.out / npz.stem
         shutil.rmtree(folder, ignore_errors=True)
         with TemporaryDirectory(prefix="rtplan-openkbp-") as case:
-            run = self.planner(cases.dicom_case(npz, Path(case), self.tools, self.made), folder)
+            order = cases.dicom_case(npz, Path(case), self.tools, protocol=self.protocol, device=self.made.device)
+            run = self.planner(order, folder)
         if cases.sources_sha256(cases.ROOT) != self.made.sources:
             raise SystemExit(f"the code changed while {npz.stem} was planned, which is not recorded; start again")
         with ONE_AT_A_TIME:
@@ -124,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patients", type=Path, required=True, metavar="DIR")
     parser.add_argument("-n", type=int, default=None, help="only the first N patients")
-    parser.add_argument("--technique", choices=tuple(cases.PROTOCOLS), default="imrt")
+    parser.add_argument("--technique", choices=cases.TECHNIQUES, default="imrt")
     parser.add_argument("--jobs", type=int, default=1, help="patients side by side")
     parser.add_argument("--tools", type=Path, default=None, help="folder of openkbp_criteria.py and openkbp_to_dicom.py")
     parser.add_argument("--out", type=Path, default=None, help="records, pictures and plans")
@@ -134,16 +136,17 @@ def main() -> None:
     if chosen.jobs < 1 or (chosen.n is not None and chosen.n < 1):
         parser.error("-n and --jobs are at least 1")
     tools = cases.load_tools(chosen.patients, chosen.tools)
-    made = cases.made_by(chosen.technique, chosen.device, tools)
     files = cases.patient_files(chosen.patients, chosen.n)
     out: Path = (chosen.out or Path("bench_out") / "openkbp" / chosen.technique).resolve()
     out.mkdir(parents=True, exist_ok=True)
+    protocol = cases.protocol_file(chosen.technique, out)
+    made = cases.made_by(chosen.technique, chosen.device, protocol, tools)
     threads = max(1, available_cores() // chosen.jobs)
 
     def planner(order: Order, folder: Path) -> PlanRun:
         return plan_in_process(order, folder, threads=threads)
 
-    bench = Bench(out, tools, made, planner, chosen.across_commits)
+    bench = Bench(out, tools, made, protocol, planner, chosen.across_commits)
     print(f"{len(files)} patients, {chosen.technique}, {chosen.jobs} side by side with {threads} threads each; {out}")
     records = all_records(bench, files, chosen.jobs, lambda line: print(line, flush=True))
     print(text(summary(records), f"all {len(records)}"))

@@ -11,17 +11,20 @@ from types import ModuleType
 import numpy as np
 
 from rtplan.domain.case import Order
+from rtplan.errors import LibraryInvalid
 from rtplan.library.machines import load_machine
-from rtplan.library.protocols import list_protocols, load_protocol
+from rtplan.library.protocols import SITES, load_protocol
 from rtplan.provenance import code_version, sha256_of_bytes, sha256_of_file
 
 MACHINE = "generic_6mv"
-PROTOCOLS = {"imrt": "head_neck_70_63_56", "vmat": "head_neck_70_63_56_vmat"}
+PROTOCOL = "head_neck_70_63_56"
+TECHNIQUES = ("imrt", "vmat")
 ARRAYS = ("ct", "dose", "mask", "bit_names", "spacing", "origin", "crop", "body_z", "flags", "patient_id")
 ROOT = Path(__file__).parents[2]
 SOURCES = ("rtplan", "kernels")
 SUFFIXES = (".py", ".yaml", ".npz", ".cu", ".h")
 HASHED_ELSEWHERE = ("rtplan/library/sites", "rtplan/library/machines")  # one protocol and one machine count, not all
+_TECHNIQUE = re.compile(r"^technique: *\w+", re.MULTILINE)
 _NAME = re.compile(r"pt_(\d+)")
 
 
@@ -85,17 +88,32 @@ def _module(path: Path) -> ModuleType:
     return module
 
 
-def made_by(technique: str, device: str, tools: Tools) -> Made:
-    """What records of this run are made by. Raises SystemExit where no protocol has the technique."""
-    protocol_id = PROTOCOLS[technique]
-    if protocol_id not in list_protocols():
-        raise SystemExit(f"--technique {technique}: there is no protocol {protocol_id}")
+def protocol_file(technique: str, folder: Path) -> Path:
+    """The shipped protocol as a file in `folder` that asks for this technique, whichever is its own.
+
+    Raises SystemExit where the protocol has no such technique: the first is what a protocol means that names none.
+    """
+    text = (SITES / f"{PROTOCOL}.yaml").read_text(encoding="utf-8")
+    asked, named = _TECHNIQUE.subn(f"technique: {technique}", text)
+    if not named and technique != TECHNIQUES[0]:
+        raise SystemExit(f"--technique {technique}: the protocol {PROTOCOL} names no technique and has fixed beams")
+    path = folder / f"{PROTOCOL}.yaml"
+    path.write_text(asked, encoding="utf-8")
+    return path
+
+
+def made_by(technique: str, device: str, protocol: Path, tools: Tools) -> Made:
+    """What records of this run are made by. Raises SystemExit for a protocol without beams for its technique."""
+    try:
+        protocol_sha256 = load_protocol(str(protocol)).sha256
+    except LibraryInvalid as error:
+        raise SystemExit(error.line()) from error
     machine = load_machine(MACHINE)
     return Made(
         code=code_version(),
         sources=sources_sha256(ROOT),
         technique=technique,
-        protocol=load_protocol(protocol_id).sha256,
+        protocol=protocol_sha256,
         machine=f"{machine.sha256} {machine.beam.sha256}",
         device=device,
         criteria=tools.sha256,
@@ -115,13 +133,13 @@ def sources_sha256(root: Path) -> str:
     return sha256_of_bytes("\n".join(lines).encode())
 
 
-def dicom_case(path: Path, folder: Path, tools: Tools, made: Made) -> Order:
+def dicom_case(path: Path, folder: Path, tools: Tools, *, protocol: Path, device: str) -> Order:
     """The patient as a CT series and an RTSTRUCT with nested targets and all organs, written below `folder`."""
     tools.converter.convert(str(path), str(folder), want_struct=True, want_dose=False, nested=True)
     return Order(
         ct_dir=str(folder / "CT"),
         structures_path=str(folder / "RS.dcm"),
-        protocol_id=PROTOCOLS[made.technique],
+        protocol_id=str(protocol),
         machine_id=MACHINE,
-        device=made.device,
+        device=device,
     )

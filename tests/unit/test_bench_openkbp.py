@@ -38,6 +38,7 @@ from rtplan.provenance import sha256_of_file
 TOOLS = Path(__file__).parents[2].parent / "shared" / "tools"
 needs_tools = pytest.mark.skipif(not TOOLS.is_dir(), reason=f"no OpenKBP tools in {TOOLS}")
 MADE = cases.Made("1 (commit a)", "s", "imrt", "p", "m", "auto", "c")
+PROTOCOL = Path("/somewhere/protocol.yaml")
 RUN = PlanRun("goals_missed", "PLANNED", "5 of 9 goals met", True, 120.0, 125.0, 240.0, 1.5)
 GONE = PlanRun("rejected", "SS_EMPTY", "SS_EMPTY: nothing drawn", False, 2.0, 4.0, 3.0, 0.3)
 NAMES = ("Brainstem D0.1cc<=50", "LeftParotid Dmean<=26", "PTV70 D99>=66.5")
@@ -257,6 +258,21 @@ def test_absent_tools_are_named_with_the_way_out(tmp_path):
         cases.load_tools(tmp_path / "a" / "b" / "c", None)
 
 
+def test_a_technique_is_asked_for_in_the_protocol_or_refused(tmp_path, monkeypatch):
+    # mutant: the library's own technique planned whatever was asked for
+    monkeypatch.setattr(cases, "SITES", tmp_path)
+    library, out = tmp_path / f"{cases.PROTOCOL}.yaml", tmp_path / "out"
+    out.mkdir()
+    library.write_text("id: x\ntechnique: imrt\nbeams: 1\n")
+    assert cases.protocol_file("vmat", out).read_text() == "id: x\ntechnique: vmat\nbeams: 1\n"
+    library.write_text("id: x\nbeams: 1\n")
+    assert cases.protocol_file("imrt", out).read_text() == library.read_text()
+    with pytest.raises(SystemExit, match="names no technique"):
+        cases.protocol_file("vmat", out)
+    with pytest.raises(SystemExit, match="FIELD_MISSING"):
+        cases.made_by("imrt", "auto", cases.protocol_file("imrt", out), fake_tools())
+
+
 def fake_tools() -> cases.Tools:
     """Criteria by the dose in PTV70 alone."""
 
@@ -283,7 +299,7 @@ def bench(tmp_path, monkeypatch):
         asked.append(folder.name)
         return GONE
 
-    return Bench(tmp_path, fake_tools(), MADE, planner, False), asked
+    return Bench(tmp_path, fake_tools(), MADE, PROTOCOL, planner, False), asked
 
 
 def test_a_second_run_plans_nobody_again_and_other_code_plans_everybody(bench, tmp_path):
@@ -332,14 +348,16 @@ def test_a_small_patient_from_npz_to_record_and_picture(tmp_path, monkeypatch):
 
     def planner(order: Order, folder: Path) -> PlanRun:
         ct = read_ct(Path(order.ct_dir))
-        assert order.structures_path is not None and Path(order.structures_path).exists()
+        assert (
+            order.protocol_id == str(PROTOCOL) and order.structures_path is not None and Path(order.structures_path).exists()
+        )
         folder.mkdir()
         dose = scaled_reference(npz, 1.02)
         write_rtdose(folder / "RTDOSE.dcm", dose, ct, new_output_ids(datetime(2026, 1, 1, tzinfo=UTC)))
         (folder / "report.json").write_text(json.dumps(REPORT))
         return RUN
 
-    made = Bench(tmp_path, tools, MADE, planner, False).record(npz)
+    made = Bench(tmp_path, tools, MADE, PROTOCOL, planner, False).record(npz)
     assert made.npz_sha256 == sha256_of_file(npz) and made.plan is not None and made.plan.mu == 600.0
     assert len(made.ours.criteria) == 10 and made.reference.criteria[NAMES[2]] == Criterion(pytest.approx(70.0), True)
     assert made.ours.criteria[NAMES[2]].value_gy == pytest.approx(71.4, abs=0.01)
