@@ -148,7 +148,10 @@ def main() -> None:
 
     bench = Bench(out, tools, made, protocol, planner, chosen.across_commits)
     print(f"{len(files)} patients, {chosen.technique}, {chosen.jobs} side by side with {threads} threads each; {out}")
-    records = all_records(bench, files, chosen.jobs, lambda line: print(line, flush=True))
+    try:
+        records = all_records(bench, files, chosen.jobs, lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        raise SystemExit("broken off; the same command goes on with the patients that have no record") from None
     print(text(summary(records), f"all {len(records)}"))
     name = "openkbp" if chosen.technique == "imrt" else f"openkbp_{chosen.technique}"
     print(write_results(name, results(records, made, chosen.jobs)))
