@@ -133,7 +133,7 @@ def cluster(
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         if scheduler is None:
-            environment = _environment(threads or max(1, available_cores() // workers))
+            environment = kernel_environment(threads or max(1, available_cores() // workers))
             stack.enter_context(_surroundings(environment))
             stack.enter_context(dask.config.set(_LOCAL_CONFIG | {"distributed.nanny.pre-spawn-environ": environment}))
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="rtplan-", ignore_cleanup_errors=True))
@@ -155,7 +155,7 @@ def cluster(
             yield Cluster(client, max(workers, 1))
 
 
-def _environment(threads: int) -> dict[str, str]:
+def kernel_environment(threads: int) -> dict[str, str]:
     """Environment of the worker processes, set before any of them loads a numeric library."""
     count = str(threads)
     names = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

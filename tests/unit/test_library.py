@@ -22,7 +22,10 @@ PROTOCOLS = (
     "prostate_60_20",
     "prostate_78_39",
     "tg119_c_shape",
+    "tg119_c_shape_hard",
+    "tg119_head_neck",
     "tg119_multi_target",
+    "tg119_prostate",
     "whole_brain_30_10",
 )
 OPENKBP = {

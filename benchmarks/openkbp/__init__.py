@@ -1,0 +1,1 @@
+"""The OpenKBP benchmark in parts: patients, records, verdicts, tables, pictures."""
