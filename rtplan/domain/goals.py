@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Sense = Literal["<=", ">="]
+Side = Literal["left", "right"]
 Status = Literal["sourced", "unverified"]  # `unverified`: from memory of the named document, a physicist must confirm
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -97,6 +98,7 @@ class Goal:
     source: str
     status: Status
     ideal: float | None = None
+    side: Side | None = None  # of the target for which alone it holds
 
     def met_by(self, value: float) -> bool:
         """Whether a value satisfies the limit."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rtplan.domain.contours import rasterise
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import CtImage
-from rtplan.domain.prescription import PrescriptionLevel, Protocol
+from rtplan.domain.prescription import PrescriptionLevel, Protocol, partners
 from rtplan.domain.roi_names import TARGET_TYPES, is_target_roi, safe_name
 from rtplan.domain.structures import ContourSet, Kind, RoiContours, Structure, StructureSet
 from rtplan.domain.verdict import Finding
@@ -33,11 +33,15 @@ def needed_organs(protocol: Protocol) -> tuple[str, ...]:
     used = [organ.name for organ in protocol.organs if organ.required]
     used += [goal.structure for goal in protocol.goals] + [term.structure for term in protocol.objectives]
     used += [] if protocol.normalisation is None else [protocol.normalisation.structure]
+    used += [] if protocol.conformal is None else [block.structure for block in protocol.conformal.blocks]
     rules = {helper.name: helper for helper in protocol.helpers}
     found: set[str] = set()
     while used:
         name = used.pop()
-        if name not in found:
+        pair = partners(name) if protocol.sided else None
+        if pair is not None:
+            used += pair
+        elif name not in found:
             found.add(name)
             used += (*rules[name].of, *rules[name].minus) if name in rules else ()
     found -= {level.target for level in protocol.levels} | set(rules) | {_EXTERNAL}
