@@ -5,6 +5,7 @@ Read this file to understand rtplan; look at a shelf (engines, objectives, check
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import TypeVar
 
 from kernels.backend import get_backend
 from kernels.contract import BackendUnavailable
-from rtplan import planning
+from rtplan import conformal_planning, planning
 from rtplan.dicom.read_ct import read_ct
 from rtplan.dicom.read_rtplan import ReadPlan, read_rtplan
 from rtplan.dicom.read_rtstruct import read_rtstruct
@@ -23,6 +24,7 @@ from rtplan.dicom.uids import OutputIds, new_output_ids
 from rtplan.dicom.write_rtdose import write_rtdose
 from rtplan.dicom.write_rtplan import write_rtplan
 from rtplan.dicom.write_rtstruct import write_rtstruct
+from rtplan.domain.beams import Beam
 from rtplan.domain.case import Order
 from rtplan.domain.context import Delivery, PlanContext
 from rtplan.domain.dose import Dose
@@ -45,6 +47,7 @@ from rtplan.provenance import code_version, sha256_of_bytes, sha256_of_file
 from rtplan.registry import shelf
 from rtplan.settings import load_settings
 from rtplan.steps.auto_contour import NOTHING_DRAWN, DrawnOrgans, LoadModel, missing_organs
+from rtplan.steps.clearance import clearance_findings
 from rtplan.steps.final_dose import beam_doses, normalisation_factor, plan_dose, scaled_dose, scaled_plan
 from rtplan.steps.ingest import body_findings, body_mask, densities, density_findings, dose_grid, resample_density
 from rtplan.steps.optimise import VoxelSets, build_terms
@@ -98,6 +101,16 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """What a technique makes of a patient: the finished plan, the beams it began with, and what its reviewer must know."""
+
+    planned: Planned
+    beams: tuple[Beam, ...]
+    findings: tuple[Finding, ...]
+    solver: SolverSummary
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Recalculation:
     """Dose of a plan from elsewhere, Gy over the whole course, and what its reviewer must know."""
 
@@ -134,10 +147,9 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
     inputs = steps.run("ingest", lambda: read_inputs(order))
     drawn = steps.run("contour", lambda: contoured(order, inputs, backend, load_model))
     patient = steps.run("prescribe", lambda: prepare(inputs, drawn))
-    model = steps.run("influence", lambda: planning_model(inputs, patient, backend, progress))
-    fluence, offset = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
-    plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, offset, progress))
-    planned = steps.run("final_dose", lambda: finished(inputs, patient, model, plan, backend, progress))
+    make = conformal if inputs.protocol.technique == "conformal" else modulated
+    made = make(inputs, patient, backend, steps)
+    planned = made.planned
     context = PlanContext(
         planned.plan,
         inputs.machine,
@@ -162,12 +174,14 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
         verification=verification,
         findings=(
             *patient.findings,
-            *unused_beams(model, planned.plan),
+            *made.findings,
+            *unused_beams(made.beams, planned.plan),
+            *clearance_findings(planned.plan, patient.structures),
             *(finding for check in verification.checks for finding in check.findings),
         ),
         assumptions=assumptions(inputs),
         timings_s=tuple(steps.timings_s),
-        solver=SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged),
+        solver=made.solver,
         dose_summary=DoseSummary(ENGINE, "final", shelf("rtplan.engines")[ENGINE].cones("final"), backend),
         provenance=provenance(inputs, drawn),
     )
@@ -185,6 +199,37 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
         held=tuple(f.line for f in data.findings if f.severity == "hold"),
         seconds=time.monotonic() - started,
     )
+
+
+def modulated(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:
+    """Intensity-modulated fields: ideal fluence, segments, and their MU corrected by the full dose."""
+    progress = steps.progress
+    model = steps.run("influence", lambda: planning_model(inputs, patient, backend, progress))
+    fluence, offset = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
+    plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, offset, progress))
+    planned = steps.run("final_dose", lambda: finished(inputs, patient, model, plan, backend, progress))
+    solver = SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged)
+    return Made(planned, model.operator.beamlets.beams, (), solver)
+
+
+def conformal(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:
+    """Fields on the target's outline with segments that even out the dose, normalised by the protocol's rule."""
+    made = steps.run(
+        "conformal",
+        lambda: conformal_planning.conformal_plan(
+            patient.density,
+            patient.structures,
+            patient.prescription,
+            inputs.machine,
+            backend=backend,
+            engine=ENGINE,
+            progress=steps.progress,
+        ),
+    )
+    density = dose_density(inputs, patient)
+    planned = steps.run("final_dose", lambda: normalised(inputs, patient, made.plan, density, backend, steps.progress))
+    solver = SolverSummary(made.objective_value, math.inf, made.iterations, made.converged)
+    return Made(planned, made.beams, made.findings, solver)
 
 
 def recalculate(ct_dir: Path, plan_path: Path, out_path: Path, *, device: str, progress: Progress) -> Recalculation:
@@ -314,18 +359,34 @@ def finished(
     progress: Progress,
 ) -> Planned:
     """The plan with MU corrected by the full dose and normalised by the protocol's rule, and its dose in final quality."""
-    goals = tuple(g.structure for g in patient.prescription.goals if g.structure in patient.structures)
-    targets = tuple(t.name for t in patient.prescription.targets)
-    grid = planning_grid(patient.structures, targets + goals, inputs.protocol.dose_grid_mm)
-    density = resample_density(patient.density, grid)
+    density = dose_density(inputs, patient)
 
-    def dose_of(plan: DeliverablePlan, quality: str = "final") -> Dose:
-        return plan_dose(density, plan, inputs.machine, quality=quality, backend=backend, engine=ENGINE)
+    def dose_of(plan: DeliverablePlan) -> Dose:
+        return plan_dose(density, plan, inputs.machine, quality="standard", backend=backend, engine=ENGINE)
 
     plan = planning.reweighed(model, plan, planning.plan_dose_in_voxels(model, plan), progress)
     for i in range(FINAL_ROUNDS):
         progress("final_dose", i / (FINAL_ROUNDS + 2), "MU corrected by the full dose")
-        plan = planning.reweighed(model, plan, planning.dose_in_voxels(model, dose_of(plan, "standard")), progress)
+        plan = planning.reweighed(model, plan, planning.dose_in_voxels(model, dose_of(plan)), progress)
+    return normalised(inputs, patient, plan, density, backend, progress)
+
+
+def dose_density(inputs: Inputs, patient: Patient) -> DensityImage:
+    """Densities on the protocol's dose grid, around everything that is judged."""
+    goals = tuple(g.structure for g in patient.prescription.goals if g.structure in patient.structures)
+    targets = tuple(t.name for t in patient.prescription.targets)
+    grid = planning_grid(patient.structures, targets + goals, inputs.protocol.dose_grid_mm)
+    return resample_density(patient.density, grid)
+
+
+def normalised(
+    inputs: Inputs, patient: Patient, plan: DeliverablePlan, density: DensityImage, backend: str, progress: Progress
+) -> Planned:
+    """The plan scaled by the protocol's rule, with its dose and that of each beam in final quality."""
+
+    def dose_of(plan: DeliverablePlan) -> Dose:
+        return plan_dose(density, plan, inputs.machine, quality="final", backend=backend, engine=ENGINE)
+
     dose = dose_of(plan)
     if inputs.protocol.normalisation is not None:
         factor = normalisation_factor(inputs.protocol.normalisation, dose, patient.structures, patient.prescription)
@@ -377,12 +438,12 @@ def assumptions(inputs: Inputs) -> tuple[str, ...]:
     )
 
 
-def unused_beams(model: planning.PlanningModel, plan: DeliverablePlan) -> tuple[Finding, ...]:
+def unused_beams(beams: tuple[Beam, ...], plan: DeliverablePlan) -> tuple[Finding, ...]:
     """A finding for each beam of the protocol that kept no segment and is therefore not in the plan."""
     kept = {b.beam.name for b in plan.beams}
     return tuple(
         Finding("BEAM_UNUSED", "flag", f"beam {beam.name} of the protocol carries no segment and is left out")
-        for beam in model.operator.beamlets.beams
+        for beam in beams
         if beam.name not in kept
     )
 

@@ -21,6 +21,8 @@ def check_beams(file: ProtocolFile, document: YamlDocument) -> None:
     for i, arc in enumerate(_arcs(beams)):
         _check_arc(arc, ("beams", "arcs", i), document)
     _check_arrangement(file, document)
+    if file.technique == "conformal" and len(file.levels) > 1:
+        raise inconsistent(document, ("levels",), f"{len(file.levels)} levels of a conformal plan", "one dose")
     if file.technique not in offered(arrangement(beams), conformal_rules(file)):
         needs = {
             "imrt": "gantry_angles_deg",

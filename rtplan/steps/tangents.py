@@ -1,0 +1,106 @@
+"""Tangents of the breast: angles and isocentre from the patient's own geometry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtplan.domain.grid import Float3, Grid
+from rtplan.domain.prescription import Prescription, mirrored_deg
+from rtplan.domain.structures import StructureSet
+from rtplan.errors import CaseRejected
+
+Points = NDArray[np.float64]
+
+MEDIAL_ANGLES_DEG = tuple(range(285, 336))  # tried for the left; sources name 300 to 310 as usual
+
+
+@dataclass(frozen=True, slots=True)
+class Tangents:
+    """Medial and lateral gantry angle, exactly opposed, around an isocentre on their common posterior edge."""
+
+    gantry_angles_deg: tuple[float, float]
+    isocentre_xyz_mm: Float3
+
+
+def tangents(target: NDArray[np.bool_], prescription: Prescription, structures: StructureSet) -> Tangents:
+    """The pair of opposed half beams whose common posterior plane leaves the least of the organs in front of it.
+
+    The plane is parallel to the body's axis and lies `target_margin_mm` behind the target. Of all medial angles the one is
+    taken with the smallest volume, in front of the plane and over the target's slices, of organs that have an upper limit
+    among the goals. The isocentre lies on the plane, in the middle of the body's chord at the target's middle slice: both
+    beams close one jaw at it, so that neither diverges into the lung. LPS mm, to 1 mm.
+    Raises CaseRejected SS_ORGAN_MISSING without an organ to spare, ISO when the edge misses the body.
+    """
+    if prescription.side is None:
+        raise ValueError("tangents need the target's side")
+    grid = structures.grid
+    spared = _spared(prescription, structures)
+    spared[~np.any(target, axis=(1, 2))] = False
+    if not spared.any():
+        raise CaseRejected("SS_ORGAN_MISSING", "no organ at risk beside the target", "the lung at least", "contour it")
+    at_target, at_organs = _points_xy(target, grid), _points_xy(spared, grid)
+    margin_mm = prescription.protocol.target_margin_mm
+    best: tuple[int, float, float] | None = None
+    for angle in MEDIAL_ANGLES_DEG:
+        medial_deg = float(angle) if prescription.side == "left" else mirrored_deg(float(angle))
+        outward = outward_xy(medial_deg)
+        edge_mm = float((at_target @ outward).min()) - margin_mm
+        in_front = int((at_organs @ outward > edge_mm).sum())
+        if best is None or in_front < best[0]:
+            best = in_front, medial_deg, edge_mm
+    assert best is not None
+    _, medial_deg, edge_mm = best
+    iso = _mid_chord_mm(target, structures, medial_deg, edge_mm)
+    return Tangents((medial_deg, (medial_deg + 180.0) % 360.0), iso)
+
+
+def outward_xy(gantry_deg: float) -> Points:
+    """Unit vector (x, y) across a tangential beam, towards the front of the patient."""
+    across = np.array([np.cos(np.radians(gantry_deg)), np.sin(np.radians(gantry_deg))])
+    return across if across[1] < 0 else -across
+
+
+def _spared(prescription: Prescription, structures: StructureSet) -> NDArray[np.bool_]:
+    targets = {t.name for t in prescription.targets}
+    limited = {g.structure for g in prescription.goals if g.sense == "<="} - targets - {structures.external.name}
+    union = np.zeros(structures.grid.shape_zyx, dtype=bool)
+    for name in limited:
+        union |= structures[name].mask
+    return union
+
+
+def _points_xy(mask: NDArray[np.bool_], grid: Grid) -> Points:
+    """Voxel centres (n, 2) mm across the body."""
+    return grid.to_point_mm(np.argwhere(mask).astype(np.float64))[:, :2]
+
+
+def _mid_chord_mm(target: NDArray[np.bool_], structures: StructureSet, medial_deg: float, edge_mm: float) -> Float3:
+    """Middle of the body's chord along the posterior edge that holds the target, in the target's middle slice."""
+    grid = structures.grid
+    slices = np.flatnonzero(target.any(axis=(1, 2)))
+    middle = (slices[0] + slices[-1]) // 2
+    outward = outward_xy(medial_deg)
+    along = np.array([np.sin(np.radians(medial_deg)), -np.cos(np.radians(medial_deg))])
+    step_mm = min(grid.spacing_zyx_mm[1:]) / 2.0
+    t_mm = np.arange(-600.0, 600.0, step_mm)
+    xy = edge_mm * outward + t_mm[:, None] * along
+    column = np.rint((xy[:, 0] - grid.origin_xyz_mm[0]) / grid.spacing_zyx_mm[2]).astype(int)
+    row = np.rint((xy[:, 1] - grid.origin_xyz_mm[1]) / grid.spacing_zyx_mm[1]).astype(int)
+    on_grid = (column >= 0) & (column < grid.shape_zyx[2]) & (row >= 0) & (row < grid.shape_zyx[1])
+    inside = np.zeros(len(t_mm), dtype=bool)
+    inside[on_grid] = structures.external.mask[middle, row[on_grid], column[on_grid]]
+    if not inside.any():
+        raise CaseRejected("ISO", "the tangents' posterior edge misses the body", "a target in the body", "check the target")
+    held = _run_around(inside, int(np.abs(t_mm - float((_points_xy(target, grid) @ along).mean())).argmin()))
+    point = np.round(xy[held].mean(axis=0))
+    return float(point[0]), float(point[1]), float(np.round(grid.z_mm()[slices[[0, -1]]].mean()))
+
+
+def _run_around(inside: NDArray[np.bool_], at: int) -> NDArray[np.int64]:
+    """Indices of the run of true values nearest to an index, (n,)."""
+    true = np.flatnonzero(inside)
+    runs = np.split(true, np.flatnonzero(np.diff(true) > 1) + 1)
+    return min(runs, key=lambda run: int(np.abs(run - at).min()))
