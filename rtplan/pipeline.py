@@ -18,7 +18,7 @@ from kernels.backend import get_backend
 from kernels.contract import BackendUnavailable
 from rtplan import conformal_planning, planning
 from rtplan.dicom.read_ct import read_ct
-from rtplan.dicom.read_rtplan import ReadPlan, read_rtplan
+from rtplan.dicom.read_rtplan import read_rtplan
 from rtplan.dicom.read_rtstruct import read_rtstruct
 from rtplan.dicom.uids import OutputIds, new_output_ids
 from rtplan.dicom.write_rtdose import write_rtdose
@@ -49,11 +49,19 @@ from rtplan.settings import load_settings
 from rtplan.steps.auto_contour import NOTHING_DRAWN, DrawnOrgans, LoadModel, missing_organs
 from rtplan.steps.clearance import clearance_findings
 from rtplan.steps.final_dose import beam_doses, normalisation_factor, plan_dose, scaled_dose, scaled_plan
-from rtplan.steps.ingest import body_findings, body_mask, densities, density_findings, dose_grid, resample_density
+from rtplan.steps.ingest import (
+    body_findings,
+    body_mask,
+    calibration_finding,
+    densities,
+    density_findings,
+    dose_grid,
+    resample_density,
+)
 from rtplan.steps.optimise import VoxelSets, build_terms
-from rtplan.steps.place_beams import place_beamlets, place_beams, target_union
+from rtplan.steps.place_beams import place_beamlets, place_beams, target_union, unused_beams
 from rtplan.steps.prescribe import prescribe
-from rtplan.steps.recalculation import delivery_findings, isocentre_findings
+from rtplan.steps.recalculation import delivery_findings, isocentre_findings, require_same_patient
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_report
 from rtplan.steps.reread import confirm_written
 from rtplan.steps.segment import lacking_organs, structures_from_contours
@@ -438,41 +446,6 @@ def assumptions(inputs: Inputs) -> tuple[str, ...]:
     )
 
 
-def unused_beams(beams: tuple[Beam, ...], plan: DeliverablePlan) -> tuple[Finding, ...]:
-    """A finding for each beam of the protocol that kept no segment and is therefore not in the plan."""
-    kept = {b.beam.name for b in plan.beams}
-    return tuple(
-        Finding("BEAM_UNUSED", "flag", f"beam {beam.name} of the protocol carries no segment and is left out")
-        for beam in beams
-        if beam.name not in kept
-    )
-
-
-def calibration_finding(ct: CtImage, calibration: HuCalibration) -> Finding:
-    """That the densities come from a calibration which nobody measured on this scanner."""
-    scanner = f"{ct.series.manufacturer} {ct.series.model_name}"
-    message = f"densities by the generic calibration {calibration.calibration_id}, which was not measured on {scanner}"
-    return Finding("HU_CALIBRATION_GENERIC", "flag", message.rstrip())
-
-
 def goal_text(goal: Goal, value: float) -> str:
     """A missed goal in one line: "Parotid_L Mean[Gy] 27.3, limit <= 26"."""
     return f"{goal.structure} {goal.metric.text} {value:.4g}, limit {goal.sense} {goal.limit:g}"
-
-
-def require_same_patient(ct: CtImage, found: ReadPlan) -> None:
-    """A plan may be calculated only on its own patient's CT. Raises CaseRejected PATIENT_MISMATCH or FOR_MISMATCH."""
-    if found.patient_id != ct.series.patient.patient_id:
-        raise CaseRejected(
-            "PATIENT_MISMATCH",
-            "the plan's PatientID is not the CT's",
-            "plan and CT of one patient",
-            "choose the matching CT",
-        )
-    if found.frame_of_reference_uid != ct.series.frame_of_reference_uid:
-        raise CaseRejected(
-            "FOR_MISMATCH",
-            "the plan's frame of reference is not the CT's",
-            "plan and CT in one frame of reference",
-            "choose the CT that the plan was made on",
-        )

@@ -23,7 +23,7 @@ from rtplan.steps.place_beams import PIXEL_MM, projection, surface_points_mm, ta
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
-NARROWEST_MM = 20.0  # opening of a leaf pair in a subfield: the narrowest field that the dose engine was compared with
+NARROWEST_MM = 30.0  # opening of a leaf pair in a subfield: the narrowest field that the dose engine was compared with
 NEAR_TARGET_MM = 15.0  # skin nearer than this to the target is what the flash goes beyond
 
 

@@ -10,8 +10,10 @@ from rtplan.domain.beams import Beam, beam_frame
 from rtplan.domain.grid import Float3, Grid
 from rtplan.domain.influence import Beamlets
 from rtplan.domain.machine import Machine
+from rtplan.domain.plan import DeliverablePlan
 from rtplan.domain.prescription import Arc, Prescription, Protocol
 from rtplan.domain.structures import StructureSet
+from rtplan.domain.verdict import Finding
 from rtplan.errors import CaseRejected, PlanningFailed
 from rtplan.steps.tangents import tangents
 
@@ -186,3 +188,13 @@ def projection(
     # Only the shell is projected: the filled outline is what the beam must open.
     near = ndimage.distance_transform_edt(empty) * PIXEL_MM <= grow
     return ndimage.binary_fill_holes(near), float(x0), float(y0)
+
+
+def unused_beams(beams: tuple[Beam, ...], plan: DeliverablePlan) -> tuple[Finding, ...]:
+    """A finding for each beam of the protocol that kept no segment and is therefore not in the plan."""
+    kept = {b.beam.name for b in plan.beams}
+    return tuple(
+        Finding("BEAM_UNUSED", "flag", f"beam {beam.name} of the protocol carries no segment and is left out")
+        for beam in beams
+        if beam.name not in kept
+    )

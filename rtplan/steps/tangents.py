@@ -26,31 +26,31 @@ class Tangents:
 
 
 def tangents(target: NDArray[np.bool_], prescription: Prescription, structures: StructureSet) -> Tangents:
-    """The pair of opposed half beams whose common posterior plane leaves the least of the organs in front of it.
+    """The pair of opposed half beams whose common posterior plane is kindest to the organs in front of it.
 
-    The plane is parallel to the body's axis and lies `target_margin_mm` behind the target. Of all medial angles the one is
-    taken with the smallest volume, in front of the plane and over the target's slices, of organs that have an upper limit
-    among the goals. The isocentre lies on the plane, in the middle of the body's chord at the target's middle slice: both
-    beams close one jaw at it, so that neither diverges into the lung. LPS mm, to 1 mm.
+    The plane is parallel to the body's axis and lies `target_margin_mm` behind the target. What it leaves of an organ in
+    front of it, over the target's slices, is compared with what the organ's goals allow: the mean over the prescription, or
+    the percentage at a dose. Of all medial angles the one is taken whose worst organ is best. The isocentre lies on the
+    plane, in the middle of the body's chord at the target's middle slice: both beams close one jaw at it, so that neither
+    diverges into the lung. LPS mm, to 1 mm.
     Raises CaseRejected SS_ORGAN_MISSING without an organ to spare, ISO when the edge misses the body.
     """
     if prescription.side is None:
         raise ValueError("tangents need the target's side")
     grid = structures.grid
-    spared = _spared(prescription, structures)
-    spared[~np.any(target, axis=(1, 2))] = False
-    if not spared.any():
+    organs = _organs(target, prescription, structures)
+    if not organs:
         raise CaseRejected("SS_ORGAN_MISSING", "no organ at risk beside the target", "the lung at least", "contour it")
-    at_target, at_organs = _points_xy(target, grid), _points_xy(spared, grid)
+    at_target = _points_xy(target, grid)
     margin_mm = prescription.protocol.target_margin_mm
-    best: tuple[int, float, float] | None = None
+    best: tuple[float, float, float] | None = None
     for angle in MEDIAL_ANGLES_DEG:
         medial_deg = float(angle) if prescription.side == "left" else mirrored_deg(float(angle))
         outward = outward_xy(medial_deg)
         edge_mm = float((at_target @ outward).min()) - margin_mm
-        in_front = int((at_organs @ outward > edge_mm).sum())
-        if best is None or in_front < best[0]:
-            best = in_front, medial_deg, edge_mm
+        worst = max(float((points @ outward > edge_mm).sum()) / allowed for points, allowed in organs)
+        if best is None or worst < best[0]:
+            best = worst, medial_deg, edge_mm
     assert best is not None
     _, medial_deg, edge_mm = best
     iso = _mid_chord_mm(target, structures, medial_deg, edge_mm)
@@ -63,13 +63,20 @@ def outward_xy(gantry_deg: float) -> Points:
     return across if across[1] < 0 else -across
 
 
-def _spared(prescription: Prescription, structures: StructureSet) -> NDArray[np.bool_]:
-    targets = {t.name for t in prescription.targets}
-    limited = {g.structure for g in prescription.goals if g.sense == "<="} - targets - {structures.external.name}
-    union = np.zeros(structures.grid.shape_zyx, dtype=bool)
-    for name in limited:
-        union |= structures[name].mask
-    return union
+def _organs(target: NDArray[np.bool_], prescription: Prescription, structures: StructureSet) -> list[tuple[Points, float]]:
+    """For each organ with goals its points (n, 2) in the target's slices, and how many voxels of it may be in the fields."""
+    beyond = np.flatnonzero(~np.any(target, axis=(1, 2)))
+    found = []
+    for name in sorted({g.structure for g in prescription.goals} - {t.name for t in prescription.targets}):
+        mask = structures[name].mask
+        goals = [g for g in prescription.goals if g.structure == name and g.sense == "<="]
+        shares = [g.limit / prescription.targets[0].dose_gy for g in goals if g.metric.kind == "mean_gy"]
+        shares += [g.limit / 100.0 for g in goals if g.metric.kind == "percent_at_gy"]
+        if shares and mask.any() and structures[name].kind != "EXTERNAL":
+            near = mask.copy()
+            near[beyond] = False
+            found.append((_points_xy(near, structures.grid), max(min(shares), 1e-6) * float(mask.sum())))
+    return found
 
 
 def _points_xy(mask: NDArray[np.bool_], grid: Grid) -> Points:
