@@ -36,14 +36,16 @@ def check_beams(file: ProtocolFile, document: YamlDocument) -> None:
 def _check_arc(arc: Arc, field: FieldPath, document: YamlDocument) -> None:
     low, high = ARC_LENGTHS_DEG
     if not low <= arc.length_deg <= high:
-        raise inconsistent(document, field, f"an arc of {arc.length_deg:g} deg", f"{low:g} to {high:g} deg")
+        raise inconsistent(document, (*field, "stop_deg"), f"an arc of {arc.length_deg:g} deg", f"{low:g} to {high:g} deg")
     for name, angle in (("start_deg", arc.start_deg), ("stop_deg", arc.stop_deg)):
         if abs(angle - END_OF_TRAVEL_DEG) < AWAY_FROM_END_DEG:
             expected = f"at least {AWAY_FROM_END_DEG:g} deg from {END_OF_TRAVEL_DEG:g}, where the gantry's turn ends"
             raise inconsistent(document, (*field, name), f"{angle:g} deg", expected)
     if passes(arc, END_OF_TRAVEL_DEG):
         found = f"{arc.start_deg:g} to {arc.stop_deg:g} deg {arc.direction} passes {END_OF_TRAVEL_DEG:g}"
-        raise inconsistent(document, field, found, "an arc that the gantry can turn", "turn the other way round")
+        raise inconsistent(
+            document, (*field, "direction"), found, "an arc that the gantry can turn", "turn the other way round"
+        )
 
 
 def passes(arc: Arc, angle_deg: float) -> bool:

@@ -16,6 +16,9 @@ Points = NDArray[np.float64]
 
 MEDIAL_ANGLES_DEG = tuple(range(285, 336))  # tried for the left; sources name 300 to 310 as usual
 
+WITHOUT_GOAL_SHARE = 0.1  # of an organ that the protocol lists without a goal on mean or volume: a choice of this project
+HOLDS_TARGET_SHARE = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class Tangents:
@@ -28,11 +31,10 @@ class Tangents:
 def tangents(target: NDArray[np.bool_], prescription: Prescription, structures: StructureSet) -> Tangents:
     """The pair of opposed half beams whose common posterior plane is kindest to the organs in front of it.
 
-    The plane is parallel to the body's axis and lies `target_margin_mm` behind the target. What it leaves of an organ in
-    front of it, over the target's slices, is compared with what the organ's goals allow: the mean over the prescription, or
-    the percentage at a dose. Of all medial angles the one is taken whose worst organ is best. The isocentre lies on the
-    plane, in the middle of the body's chord at the target's middle slice: both beams close one jaw at it, so that neither
-    diverges into the lung. LPS mm, to 1 mm.
+    The plane is parallel to the body's axis and lies `target_margin_mm` behind the target. What lies of an organ in front of
+    it, over the target's slices, is compared with what the organ's goals allow (`_allowed_share`). Of all medial angles the
+    one is taken whose worst organ is best. The isocentre lies on the plane, in the middle of the body's chord at the
+    target's middle slice: both beams close one jaw at it, so that neither diverges into the lung. LPS mm, to 1 mm.
     Raises CaseRejected SS_ORGAN_MISSING without an organ to spare, ISO when the edge misses the body.
     """
     if prescription.side is None:
@@ -64,19 +66,31 @@ def outward_xy(gantry_deg: float) -> Points:
 
 
 def _organs(target: NDArray[np.bool_], prescription: Prescription, structures: StructureSet) -> list[tuple[Points, float]]:
-    """For each organ with goals its points (n, 2) in the target's slices, and how many voxels of it may be in the fields."""
+    """For each organ of the protocol its points (n, 2) in the target's slices, and how many voxels may be in the fields.
+
+    An organ that holds a good part of the target, such as the breast itself, is none to spare.
+    """
     beyond = np.flatnonzero(~np.any(target, axis=(1, 2)))
     found = []
-    for name in sorted({g.structure for g in prescription.goals} - {t.name for t in prescription.targets}):
-        mask = structures[name].mask
-        goals = [g for g in prescription.goals if g.structure == name and g.sense == "<="]
-        shares = [g.limit / prescription.targets[0].dose_gy for g in goals if g.metric.kind == "mean_gy"]
-        shares += [g.limit / 100.0 for g in goals if g.metric.kind == "percent_at_gy"]
-        if shares and mask.any() and structures[name].kind != "EXTERNAL":
-            near = mask.copy()
-            near[beyond] = False
-            found.append((_points_xy(near, structures.grid), max(min(shares), 1e-6) * float(mask.sum())))
+    for organ in prescription.protocol.organs:
+        if organ.name not in structures:
+            continue
+        mask = structures[organ.name].mask
+        if not mask.any() or int((mask & target).sum()) > HOLDS_TARGET_SHARE * int(target.sum()):
+            continue
+        near = mask.copy()
+        near[beyond] = False
+        found.append((_points_xy(near, structures.grid), _allowed_share(organ.name, prescription) * float(mask.sum())))
     return found
+
+
+def _allowed_share(organ: str, prescription: Prescription) -> float:
+    """The share of an organ that its goals let the fields cover: the tightest of the mean over the prescription and the
+    percentages at a dose."""
+    goals = [g for g in prescription.goals if g.structure == organ and g.sense == "<="]
+    shares = [g.limit / prescription.targets[0].dose_gy for g in goals if g.metric.kind == "mean_gy"]
+    shares += [g.limit / 100.0 for g in goals if g.metric.kind == "percent_at_gy"]
+    return max(min(shares, default=WITHOUT_GOAL_SHARE), 1e-6)
 
 
 def _points_xy(mask: NDArray[np.bool_], grid: Grid) -> Points:

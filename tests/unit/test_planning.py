@@ -9,9 +9,9 @@ import small_plan
 
 from rtplan.domain.beams import Beam
 from rtplan.domain.influence import Beamlets
-from rtplan.steps.place_beams import unused_beams
 from rtplan.planning import fluence_maps, plan_segments, plan_with_mu, with_least_mu
 from rtplan.steps.final_dose import scaled_plan
+from rtplan.steps.place_beams import unused_beams
 
 
 def test_new_mu_reach_their_own_segments():
