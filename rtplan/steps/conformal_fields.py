@@ -24,6 +24,7 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 NARROWEST_MM = 30.0  # opening of a leaf pair in a subfield: the narrowest field that the dose engine was compared with
+LEAST_SHARE = 0.2
 NEAR_TARGET_MM = 15.0  # skin nearer than this to the target is what the flash goes beyond
 
 
@@ -75,7 +76,8 @@ def open_fields(
 def subfield(field: OpenField, hot_xyz_mm: Floats, voxel_mm: float, machine: Machine) -> Aperture | None:
     """The open field without the projection of hot points (n, 3): each pair keeps its longest run beside them.
 
-    None when what is left is smaller than the machine's smallest segment, or the leaves cannot stand so.
+    None when what is left is smaller than the machine's smallest segment or a fifth of the open field, which is its margin,
+    or when the leaves cannot stand so.
     """
     hot = _on_pairs(hot_xyz_mm, field.beam, machine, margin_mm=0.0, voxel_mm=voxel_mm)
     if not (hot & field.plane.wanted).any():
@@ -83,7 +85,8 @@ def subfield(field: OpenField, hot_xyz_mm: Floats, voxel_mm: float, machine: Mac
     x1, x2 = _runs(field.plane, field.plane.covered | hot, NARROWEST_MM)
     box = field.aperture
     found = _placed(x1, x2, (box.jaw_x1_mm, box.jaw_x2_mm, box.jaw_y1_mm, box.jaw_y2_mm), machine)
-    if found is None or open_area_cm2(found, machine.mlc) < machine.min_segment_area_cm2:
+    least_cm2 = max(machine.min_segment_area_cm2, LEAST_SHARE * open_area_cm2(field.aperture, machine.mlc))
+    if found is None or open_area_cm2(found, machine.mlc) < least_cm2:
         return None
     return found
 
