@@ -22,7 +22,7 @@ from sample_data.write_dicom import write_phantom
 
 pytestmark = pytest.mark.long
 
-COARSE = {"dose_grid_mm": 4, "optimisation_grid_mm": 5, "beamlet_mm": 8, "segments_per_beam": 4}
+COARSE = {"dose_grid_mm": 5, "optimisation_grid_mm": 6, "beamlet_mm": 10, "segments_per_beam": 4}
 WITH_OWN_TESTS = {"head_neck_70_63_56", "tg119_c_shape", "tg119_multi_target"}
 
 
@@ -68,6 +68,9 @@ def test_the_site_runs_from_ct_files_to_plan_files(site: Site, tmp_path: Path):
     report = json.loads((out / "report.json").read_text())
     assert set(outcome.files) == {"RTSTRUCT.dcm", "RTPLAN.dcm", "RTDOSE.dcm", "report.html", "report.json"}
     assert [b["gantry_angle_deg"] for b in report["beams"]] == pytest.approx(site.angles_deg, abs=2.0)
+    codes = {f["code"] for f in report["findings"]}
+    assert ("SIDE_TAKEN" in codes) == (site.protocol_id.split("_")[0] in ("breast", "lung"))
+    assert "HELPER_PARTIAL" not in codes  # the GTV is taken out of the lungs
     top = report["targets"][0]
     assert top["d50_gy"] == pytest.approx(top["prescribed_gy"], rel=0.06)
     assert top["v95_percent"] > 90.0

@@ -51,7 +51,7 @@ def test_the_side_comes_from_the_middle_of_the_body_and_is_told():
 
 def test_the_midline_is_the_bodys_and_not_the_images():
     # mutant: the midline at x = 0
-    drawn = structures((-5, 25), body=(-30, 90))
+    drawn = structures((30, 70), body=(-10, 90))
     with pytest.raises(CaseRejected, match="midline"):
         target_side(drawn, SIDED)
 
