@@ -155,8 +155,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
     inputs = steps.run("ingest", lambda: read_inputs(order))
     drawn = steps.run("contour", lambda: contoured(order, inputs, backend, load_model))
     patient = steps.run("prescribe", lambda: prepare(inputs, drawn))
-    make = conformal if inputs.protocol.technique == "conformal" else modulated
-    made = make(inputs, patient, backend, steps)
+    made = (conformal if inputs.protocol.technique == "conformal" else modulated)(inputs, patient, backend, steps)
     planned = made.planned
     context = PlanContext(
         planned.plan,

@@ -55,8 +55,10 @@ def place_beams(prescription: Prescription, structures: StructureSet, machine: M
     """The protocol's static beams around one isocentre. Angles are IEC 61217 degrees, couch 0.
 
     Tangents choose angles and isocentre themselves (`steps.tangents`); all others stand around the targets' centre.
-    Raises CaseRejected ISO; PlanningFailed BEAMS_MISSING when the protocol has arcs only.
+    Raises CaseRejected ISO; PlanningFailed BEAMS_MISSING when the protocol has arcs only or is to be planned with them.
     """
+    if prescription.protocol.technique == "vmat":
+        raise PlanningFailed("BEAMS_MISSING", "static beams for an arc technique", "arcs")
     arrangement = prescription.protocol.beams.arrangement
     angles: tuple[float, ...]
     if arrangement is not None and arrangement.kind == "tangents":

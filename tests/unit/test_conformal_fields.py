@@ -124,7 +124,13 @@ def test_what_one_isocentre_cannot_cover_is_refused():
     with pytest.raises(CaseRejected) as caught:
         fields_of(prescription, structures, short)
     assert caught.value.code == "TARGET_TOO_LARGE"
-    stiff = replace(MACHINE, mlc=replace(MACHINE.mlc, max_span_mm=0.5))
+
+
+@pytest.mark.parametrize("span_mm", [0.5, 50.0])
+def test_an_outline_beyond_the_span_of_a_bank_is_refused(span_mm):
+    # mutant: only closed pairs are held to the span
+    prescription, structures = site_cases.prescribed("brain", protocol_id="whole_brain_30_10")
+    stiff = replace(MACHINE, mlc=replace(MACHINE.mlc, max_span_mm=span_mm))
     with pytest.raises(PlanningFailed) as failed:
         fields_of(prescription, structures, stiff)
     assert failed.value.code == "LEAVES_OUT_OF_REACH"

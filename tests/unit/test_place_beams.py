@@ -11,7 +11,7 @@ from rtplan.domain.grid import Grid
 from rtplan.domain.prescription import Arc
 from rtplan.errors import CaseRejected, PlanningFailed
 from rtplan.library.machines import load_machine
-from rtplan.library.protocols import load_protocol
+from rtplan.library.protocols import load_protocol, with_technique
 from rtplan.steps.place_beams import (
     arc_angles_deg,
     arc_directions,
@@ -132,6 +132,10 @@ def test_beams_that_the_protocol_lacks_are_not_invented():
     only_arcs = replace(prescription, protocol=replace(prescription.protocol, beams=arrangement))
     with pytest.raises(PlanningFailed) as caught:
         place_beams(only_arcs, structures, MACHINE)
+    assert caught.value.code == "BEAMS_MISSING"
+    lung, chest = site_cases.prescribed("lung", "left", protocol_id="lung_60_30")
+    with pytest.raises(PlanningFailed) as caught:  # static fields in place of arcs would be another plan than was asked for
+        place_beams(replace(lung, protocol=with_technique(lung.protocol, "vmat")), chest, MACHINE)
     assert caught.value.code == "BEAMS_MISSING"
 
 

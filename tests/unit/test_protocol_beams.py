@@ -69,6 +69,14 @@ def test_a_conformal_plan_has_one_dose(tmp_path):
         check_protocol(tmp_path / "two.yaml")
 
 
+def test_tangents_of_no_side_are_refused(tmp_path):
+    # mutant: the check of laterality left out
+    text = (SITES / "breast_26_5.yaml").read_text().replace("Lung_ipsi", "Lung_L").replace("laterality: from_target\n", "")
+    (tmp_path / "sideless.yaml").write_text(text)
+    with pytest.raises(LibraryInvalid, match="tangents of no side"):
+        check_protocol(tmp_path / "sideless.yaml")
+
+
 @pytest.mark.parametrize(
     ("arc", "length_deg", "passes_180", "passes_0"),
     [
