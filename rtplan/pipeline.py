@@ -5,6 +5,7 @@ Read this file to understand rtplan; look at a shelf (engines, objectives, check
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,14 +16,15 @@ from typing import TypeVar
 
 from kernels.backend import get_backend
 from kernels.contract import BackendUnavailable
-from rtplan import planning
+from rtplan import conformal_planning, planning
 from rtplan.dicom.read_ct import read_ct
-from rtplan.dicom.read_rtplan import ReadPlan, read_rtplan
+from rtplan.dicom.read_rtplan import read_rtplan
 from rtplan.dicom.read_rtstruct import read_rtstruct
 from rtplan.dicom.uids import OutputIds, new_output_ids
 from rtplan.dicom.write_rtdose import write_rtdose
 from rtplan.dicom.write_rtplan import write_rtplan
 from rtplan.dicom.write_rtstruct import write_rtstruct
+from rtplan.domain.beams import Beam
 from rtplan.domain.case import Order
 from rtplan.domain.context import Delivery, PlanContext
 from rtplan.domain.dose import Dose
@@ -45,11 +47,20 @@ from rtplan.provenance import code_version, sha256_of_bytes, sha256_of_file
 from rtplan.registry import shelf
 from rtplan.settings import load_settings
 from rtplan.steps.auto_contour import NOTHING_DRAWN, DrawnOrgans, LoadModel, missing_organs
+from rtplan.steps.clearance import clearance_findings
 from rtplan.steps.final_dose import beam_doses, normalisation_factor, plan_dose, scaled_dose, scaled_plan
-from rtplan.steps.ingest import body_findings, body_mask, densities, density_findings, dose_grid, resample_density
-from rtplan.steps.place_beams import place_beamlets, place_beams, target_union
+from rtplan.steps.ingest import (
+    body_findings,
+    body_mask,
+    calibration_finding,
+    densities,
+    density_findings,
+    dose_grid,
+    resample_density,
+)
+from rtplan.steps.place_beams import place_beamlets, place_beams, target_union, unused_beams
 from rtplan.steps.prescribe import prescribe
-from rtplan.steps.recalculation import delivery_findings, isocentre_findings
+from rtplan.steps.recalculation import delivery_findings, isocentre_findings, require_same_patient
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_report
 from rtplan.steps.reread import confirm_written
 from rtplan.steps.samples import samples_in
@@ -97,6 +108,16 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """What a technique makes of a patient: the finished plan, the beams it began with, and what its reviewer must know."""
+
+    planned: Planned
+    beams: tuple[Beam, ...]
+    findings: tuple[Finding, ...]
+    solver: SolverSummary
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Recalculation:
     """Dose of a plan from elsewhere, Gy over the whole course, and what its reviewer must know."""
 
@@ -133,11 +154,8 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
     inputs = steps.run("ingest", lambda: read_inputs(order))
     drawn = steps.run("contour", lambda: contoured(order, inputs, backend, load_model))
     patient = steps.run("prescribe", lambda: prepare(inputs, drawn))
-    model = steps.run("influence", lambda: planning_model(inputs, patient, backend, progress))
-    judge = judging_dose(inputs, patient, backend)
-    fluence, problem = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
-    plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, problem, judge.measured, progress))
-    planned = steps.run("final_dose", lambda: finished(inputs, patient, judge, plan, progress))
+    made = (conformal if inputs.protocol.technique == "conformal" else modulated)(inputs, patient, backend, steps)
+    planned = made.planned
     context = PlanContext(
         planned.plan,
         inputs.machine,
@@ -162,12 +180,14 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
         verification=verification,
         findings=(
             *patient.findings,
-            *unused_beams(model, planned.plan),
+            *made.findings,
+            *unused_beams(made.beams, planned.plan),
+            *clearance_findings(planned.plan, patient.structures),
             *(finding for check in verification.checks for finding in check.findings),
         ),
         assumptions=assumptions(inputs),
         timings_s=tuple(steps.timings_s),
-        solver=SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged),
+        solver=made.solver,
         dose_summary=DoseSummary(ENGINE, "final", shelf("rtplan.engines")[ENGINE].cones("final"), backend),
         provenance=provenance(inputs, drawn),
     )
@@ -185,6 +205,38 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
         held=tuple(f.line for f in data.findings if f.severity == "hold"),
         seconds=time.monotonic() - started,
     )
+
+
+def modulated(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:
+    """Intensity-modulated fields: ideal fluence, segments, and their MU corrected by the full dose."""
+    progress = steps.progress
+    model = steps.run("influence", lambda: planning_model(inputs, patient, backend, progress))
+    judge = judging_dose(inputs, patient, backend)
+    fluence, problem = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
+    plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, problem, judge.measured, progress))
+    planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, plan, progress))
+    solver = SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged)
+    return Made(planned, model.operator.beamlets.beams, (), solver)
+
+
+def conformal(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:
+    """Fields on the target's outline with segments that even out the dose, normalised by the protocol's rule."""
+    made = steps.run(
+        "conformal",
+        lambda: conformal_planning.conformal_plan(
+            patient.density,
+            patient.structures,
+            patient.prescription,
+            inputs.machine,
+            backend=backend,
+            engine=ENGINE,
+            progress=steps.progress,
+        ),
+    )
+    judge = judging_dose(inputs, patient, backend)
+    planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, made.plan, steps.progress))
+    solver = SolverSummary(made.objective_value, math.inf, made.iterations, made.converged)
+    return Made(planned, made.beams, made.findings, solver)
 
 
 def recalculate(ct_dir: Path, plan_path: Path, out_path: Path, *, device: str, progress: Progress) -> Recalculation:
@@ -331,7 +383,7 @@ def judging_dose(inputs: Inputs, patient: Patient, backend: str) -> JudgingDose:
     return JudgingDose(resample_density(patient.density, grid), inputs.machine, backend)
 
 
-def finished(inputs: Inputs, patient: Patient, judge: JudgingDose, plan: DeliverablePlan, progress: Progress) -> Planned:
+def normalised(inputs: Inputs, patient: Patient, judge: JudgingDose, plan: DeliverablePlan, progress: Progress) -> Planned:
     """The plan normalised by the protocol's rule, and its dose in final quality."""
     dose = judge.of(plan)
     if inputs.protocol.normalisation is not None:
@@ -386,41 +438,6 @@ def assumptions(inputs: Inputs) -> tuple[str, ...]:
     )
 
 
-def unused_beams(model: planning.PlanningModel, plan: DeliverablePlan) -> tuple[Finding, ...]:
-    """A finding for each beam of the protocol that kept no segment and is therefore not in the plan."""
-    kept = {b.beam.name for b in plan.beams}
-    return tuple(
-        Finding("BEAM_UNUSED", "flag", f"beam {beam.name} of the protocol carries no segment and is left out")
-        for beam in model.operator.beamlets.beams
-        if beam.name not in kept
-    )
-
-
-def calibration_finding(ct: CtImage, calibration: HuCalibration) -> Finding:
-    """That the densities come from a calibration which nobody measured on this scanner."""
-    scanner = f"{ct.series.manufacturer} {ct.series.model_name}"
-    message = f"densities by the generic calibration {calibration.calibration_id}, which was not measured on {scanner}"
-    return Finding("HU_CALIBRATION_GENERIC", "flag", message.rstrip())
-
-
 def goal_text(goal: Goal, value: float) -> str:
     """A missed goal in one line: "Parotid_L Mean[Gy] 27.3, limit <= 26"."""
     return f"{goal.structure} {goal.metric.text} {value:.4g}, limit {goal.sense} {goal.limit:g}"
-
-
-def require_same_patient(ct: CtImage, found: ReadPlan) -> None:
-    """A plan may be calculated only on its own patient's CT. Raises CaseRejected PATIENT_MISMATCH or FOR_MISMATCH."""
-    if found.patient_id != ct.series.patient.patient_id:
-        raise CaseRejected(
-            "PATIENT_MISMATCH",
-            "the plan's PatientID is not the CT's",
-            "plan and CT of one patient",
-            "choose the matching CT",
-        )
-    if found.frame_of_reference_uid != ct.series.frame_of_reference_uid:
-        raise CaseRejected(
-            "FOR_MISMATCH",
-            "the plan's frame of reference is not the CT's",
-            "plan and CT in one frame of reference",
-            "choose the CT that the plan was made on",
-        )

@@ -50,8 +50,8 @@ LEAST_MU_MARGIN = 1.05  # over the machine's smallest MU, so that the normalisat
 class PlanningModel:
     """What the optimiser works on: the operator on the optimisation grid, who is where, and how to get the full dose there.
 
-    `sets` gives each structure's rows of the dose vector and the part of each voxel that lies inside, `samples` the points at
-    which its goals are judged.
+    `sets` gives each structure's rows of the dose vector and the part of each voxel that lies inside, `samples` the points
+    at which its goals are judged.
     """
 
     density: DensityImage

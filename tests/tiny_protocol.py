@@ -42,6 +42,7 @@ def tiny_protocol(organs: list[dict[str, Any]], goals: list[dict[str, Any]], obj
             "helpers": [{"name": "zRing_1", "kind": "ring", "of": ["PTV_5000"], "inner_mm": 3, "outer_mm": 15}],
             "goals": [TARGET_GOAL, *goals],
             "objectives": [*TARGET_OBJECTIVES, *objectives],
+            "technique": "imrt",
             "beams": {"gantry_angles_deg": [0, 120, 240], "collimator_angle_deg": 0},
             "normalisation": {"structure": "PTV_5000", "metric": "D50[Gy]", "value": 50},
             "beamlet_mm": 5,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rtplan.domain.prescription import BeamArrangement
 
 app = typer.Typer(help="List, show and check site protocols.", no_args_is_help=True)
 
@@ -54,9 +57,26 @@ def show(
     for term in p.objectives:
         parameters = ", ".join(f"{key} {value:g}" for key, value in term.parameters)
         say(f"objective {term.kind} on {term.structure}: {parameters}; weight {term.weight:g}")
-    angles = " ".join(f"{angle:g}" for angle in p.beams.gantry_angles_deg)
-    say(f"beams at {angles} deg, collimator {p.beams.collimator_angle_deg:g} deg, {p.segments_per_beam} segments each")
+    say(f"technique {p.technique}, at most {p.segments_per_beam} segments a beam")
+    for line in _beams(p.beams):
+        say(line)
+    if p.sided:
+        say("angles, arcs and ipsilateral organs are those of a target on the left; the right gets their mirror image")
     say(f"dose grid {p.dose_grid_mm:g} mm, beamlets {p.beamlet_mm:g} mm, sha256 {p.sha256}")
+
+
+def _beams(beams: BeamArrangement) -> list[str]:
+    """One line for the static fields, each arc and the arrangement."""
+    lines = []
+    if beams.gantry_angles_deg:
+        angles = " ".join(f"{angle:g}" for angle in beams.gantry_angles_deg)
+        lines.append(f"beams at {angles} deg, collimator {beams.collimator_angle_deg:g} deg")
+    for arc in beams.arcs:
+        turn = f"{arc.start_deg:g} to {arc.stop_deg:g} deg {arc.direction}"
+        lines.append(f"arc {turn}, collimator {arc.collimator_angle_deg:g} deg")
+    if beams.arrangement is not None:
+        lines.append(f"{beams.arrangement.kind.replace('_', ' ')}, collimator {beams.collimator_angle_deg:g} deg")
+    return lines
 
 
 @app.command("check")

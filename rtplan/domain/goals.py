@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Sense = Literal["<=", ">="]
+Side = Literal["left", "right"]
 Status = Literal["sourced", "unverified"]  # `unverified`: from memory of the named document, a physicist must confirm
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -51,7 +52,8 @@ def parse_metric(text: str) -> Metric:
                 break
             return Metric(text, kind, argument)
     raise ValueError(
-        f"{text!r} is not a DVH metric; known: Mean[Gy] Max[Gy] Min[Gy] EUD8[Gy] EUD-10[Gy] D99[Gy] D0.03cc[Gy] V20Gy[%] V45Gy[cc] V95%[%] "
+        f"{text!r} is not a DVH metric; known: Mean[Gy] Max[Gy] Min[Gy] EUD8[Gy] EUD-10[Gy] "
+        "D99[Gy] D0.03cc[Gy] V20Gy[%] V45Gy[cc] V95%[%] "
         "V105%[cc]"
     )
 
@@ -111,6 +113,7 @@ class Goal:
     source: str
     status: Status
     ideal: float | None = None
+    side: Side | None = None  # of the target for which alone it holds
 
     def met_by(self, value: float) -> bool:
         """Whether a value satisfies the limit."""

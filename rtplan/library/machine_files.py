@@ -15,7 +15,7 @@ from rtplan.domain.machine import (
     Jaws,
     Mlc,
 )
-from rtplan.library.schema import ArcFile, BeamFile, JawsFile, MachineFile, MlcFile, SofteningFile, inconsistent
+from rtplan.library.schema import ArcLimitsFile, BeamFile, JawsFile, MachineFile, MlcFile, SofteningFile, inconsistent
 from rtplan.library.yaml_lines import FieldPath, YamlDocument
 
 _SUM_TOLERANCE = 1e-4
@@ -62,7 +62,7 @@ def gantry_range_of(file: MachineFile, document: YamlDocument) -> tuple[float, f
     return low, high
 
 
-def arc_of(file: ArcFile | None, beam: BeamFile, document: YamlDocument) -> ArcLimits | None:
+def arc_of(file: ArcLimitsFile | None, beam: BeamFile, document: YamlDocument) -> ArcLimits | None:
     """What the machine asks of an arc with this beam; None when it delivers none. Raises LibraryInvalid."""
     if file is None:
         return None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from rtplan.domain.goals import Goal, Metric, parse_metric
 from rtplan.domain.prescription import (
-    BeamArrangement,
     HelperRule,
     Normalisation,
     ObjectiveSpec,
     OrganRule,
     PrescriptionLevel,
     Protocol,
+    Technique,
 )
 from rtplan.errors import LibraryInvalid
+from rtplan.library.protocol_beams import arrangement, check_beams, conformal_rules, offered
 from rtplan.library.schema import GoalFile, ProtocolFile, inconsistent, validated
 from rtplan.library.yaml_lines import FieldPath, YamlDocument, read_yaml
 
@@ -56,6 +58,18 @@ def load_protocol(protocol_id: str) -> Protocol:
     return protocol
 
 
+def with_technique(protocol: Protocol, technique: Technique) -> Protocol:
+    """The protocol planned by another technique. Raises LibraryInvalid TECHNIQUE_MISSING when it has no beams for that."""
+    if technique not in offered(protocol.beams, protocol.conformal):
+        raise LibraryInvalid(
+            "TECHNIQUE_MISSING",
+            f"protocol {protocol.protocol_id} has no beams for {technique}",
+            "one of " + ", ".join(offered(protocol.beams, protocol.conformal)),
+            "choose one of these, or add beams to the protocol",
+        )
+    return replace(protocol, technique=technique)
+
+
 def check_protocol(path: Path) -> Protocol:
     """Read and check one protocol file.
 
@@ -64,15 +78,7 @@ def check_protocol(path: Path) -> Protocol:
     """
     document = read_yaml(path)
     file = validated(ProtocolFile, document)
-    for check in (
-        _check_levels,
-        _check_names,
-        _check_references,
-        _check_goals,
-        _check_objectives,
-        _check_beams,
-        _check_status,
-    ):
+    for check in _CHECKS:
         check(file, document)
     return _protocol(file, document)
 
@@ -130,7 +136,8 @@ def _accepts(patterns: Iterable[str], name: str) -> bool:
 
 
 def _check_references(file: ProtocolFile, document: YamlDocument) -> None:
-    known = {EXTERNAL, *(level.target for level in file.levels), *(organ.name for organ in file.organs)}
+    organs = {organ.name for organ in file.organs}
+    known = {EXTERNAL, *(level.target for level in file.levels), *organs, *_sided(file, organs)}
     for i, helper in enumerate(file.helpers):  # a helper may use those above it
         for key, parts in (("of", helper.of), ("minus", helper.minus)):
             for k, part in enumerate(parts):
@@ -146,6 +153,8 @@ def _check_references(file: ProtocolFile, document: YamlDocument) -> None:
                 "minus with subtract only",
             )
         known.add(helper.name)
+    for i, block in enumerate(file.conformal.blocks if file.conformal else ()):
+        _check_known(document, ("conformal", "blocks", i, "structure"), block.structure, known)
     for i, goal in enumerate(file.goals):
         _check_known(document, ("goals", i, "structure"), goal.structure, known)
     for i, objective in enumerate(file.objectives):
@@ -153,6 +162,14 @@ def _check_references(file: ProtocolFile, document: YamlDocument) -> None:
     if file.normalisation is not None:
         targets = {level.target for level in file.levels}
         _check_known(document, ("normalisation", "structure"), file.normalisation.structure, targets)
+
+
+def _sided(file: ProtocolFile, organs: set[str]) -> set[str]:
+    """Names such as Lung_ipsi that the file may use: both lungs are organs, and the side comes from the target."""
+    if file.laterality is None:
+        return set()
+    paired = {organ.removesuffix("_L") for organ in organs if organ.endswith("_L")}
+    return {f"{stem}{end}" for stem in paired if f"{stem}_R" in organs for end in ("_ipsi", "_contra")}
 
 
 def _check_known(document: YamlDocument, field: FieldPath, name: str, known: set[str]) -> None:
@@ -175,6 +192,13 @@ def _check_goals(file: ProtocolFile, document: YamlDocument) -> None:
         for key, value in (("goal", limit), ("ideal", goal.ideal)):
             if value is not None:
                 _check_plausible(document, ("goals", i, key), metric, value, highest_gy)
+        if goal.side is not None and file.laterality is None:
+            raise inconsistent(
+                document,
+                ("goals", i, "side"),
+                f"a goal for the {goal.side}, but no side is asked for",
+                "laterality: from_target",
+            )
         if goal.ideal is not None and (goal.ideal > limit if goal.parts()[1] == "<=" else goal.ideal < limit):
             raise inconsistent(
                 document,
@@ -210,10 +234,7 @@ def _check_objectives(file: ProtocolFile, document: YamlDocument) -> None:
             )
 
 
-def _check_beams(file: ProtocolFile, document: YamlDocument) -> None:
-    angles = file.beams.gantry_angles_deg
-    if len(set(angles)) != len(angles):
-        raise inconsistent(document, ("beams", "gantry_angles_deg"), "an angle is given twice", "each angle once")
+def _check_normalisation(file: ProtocolFile, document: YamlDocument) -> None:
     if file.normalisation is not None:
         dose_gy, highest_gy = file.normalisation.value, file.levels[0].dose_gy
         if parse_metric(file.normalisation.metric).unit != "Gy" or not 0.5 * highest_gy <= dose_gy <= 1.2 * highest_gy:
@@ -232,7 +253,16 @@ def _check_status(file: ProtocolFile, document: YamlDocument) -> None:
         )
 
 
-_CHECKS = (_check_levels, _check_names, _check_references, _check_goals, _check_objectives, _check_beams, _check_status)
+_CHECKS = (
+    _check_levels,
+    _check_names,
+    _check_references,
+    _check_goals,
+    _check_objectives,
+    check_beams,
+    _check_normalisation,
+    _check_status,
+)
 
 
 def _protocol(file: ProtocolFile, document: YamlDocument) -> Protocol:
@@ -258,13 +288,16 @@ def _protocol(file: ProtocolFile, document: YamlDocument) -> Protocol:
             ObjectiveSpec(o.structure, o.kind, tuple((k, float(v)) for k, v in o.parameters.items()), o.weight)
             for o in file.objectives
         ),
-        beams=BeamArrangement(tuple(file.beams.gantry_angles_deg), file.beams.collimator_angle_deg),
+        beams=arrangement(file.beams),
         normalisation=Normalisation(n.structure, n.metric, n.value) if n else None,
         beamlet_mm=file.beamlet_mm,
         dose_grid_mm=file.dose_grid_mm,
         optimisation_grid_mm=file.optimisation_grid_mm,
         segments_per_beam=file.segments_per_beam,
         sha256=document.sha256,
+        technique=file.technique,
+        sided=file.laterality is not None,
+        conformal=conformal_rules(file),
     )
 
 
@@ -279,4 +312,5 @@ def _goal(goal: GoalFile, file: ProtocolFile) -> Goal:
         source=file.sources[goal.source],
         status=goal.status,
         ideal=goal.ideal,
+        side=goal.side,
     )

@@ -49,6 +49,7 @@ NameRegex = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_
 MetricText = Annotated[str, AfterValidator(_metric)]
 GoalText = Annotated[str, AfterValidator(_goal)]
 Number = Annotated[float, BeforeValidator(_number)]
+Angle = Annotated[Number, Field(ge=0, lt=360)]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 StatusText = Literal["sourced", "unverified"]
@@ -95,6 +96,7 @@ class GoalFile(_File):
     source: Identifier
     status: StatusText
     ideal: NotNegative | None = None
+    side: Literal["left", "right"] | None = None
 
     def parts(self) -> tuple[str, str, float]:
         """Metric, sense and limit."""
@@ -112,11 +114,39 @@ class ObjectiveFile(_File):
     weight: Positive
 
 
-class BeamsFile(_File):
-    """Static fields."""
+class ArcFile(_File):
+    """One arc; CW counts angles upwards."""
 
-    gantry_angles_deg: list[Annotated[Number, Field(ge=0, lt=360)]] = Field(min_length=1, max_length=72)
-    collimator_angle_deg: Annotated[Number, Field(ge=0, lt=360)]
+    start_deg: Angle
+    stop_deg: Angle
+    direction: Literal["CW", "CC"]
+    collimator_angle_deg: Angle
+
+
+class BeamsFile(_File):
+    """Static fields, arcs, or both, or an arrangement by name."""
+
+    gantry_angles_deg: list[Angle] = Field(default=[], max_length=72)
+    collimator_angle_deg: Angle
+    arcs: list[ArcFile] = Field(default=[], max_length=3)
+    arrangement: Literal["opposed_laterals", "ap_pa", "pa", "tangents"] | None = None
+    posterior_tilt_deg: Annotated[Number, Field(ge=0, le=15)] | None = None
+    flash_mm: Annotated[Number, Field(ge=0, le=40)] | None = None
+
+
+class BlockFile(_File):
+    """An organ that the leaves of a conformal field keep covered."""
+
+    structure: StructureName
+    margin_mm: Annotated[Number, Field(ge=0, le=20)]
+
+
+class ConformalFile(_File):
+    """What a conformal plan aims at."""
+
+    low_percent: Annotated[Number, Field(ge=50, le=100)]
+    high_percent: Annotated[Number, Field(ge=100, le=130)]
+    blocks: list[BlockFile]
 
 
 class NormalisationFile(_File):
@@ -143,8 +173,11 @@ class ProtocolFile(_File):
     organs: list[OrganFile]
     helpers: list[HelperFile]
     goals: list[GoalFile] = Field(min_length=1)
-    objectives: list[ObjectiveFile] = Field(min_length=1)
+    objectives: list[ObjectiveFile] = []
+    technique: Literal["imrt", "vmat", "conformal"]
+    laterality: Literal["from_target"] | None = None
     beams: BeamsFile
+    conformal: ConformalFile | None = None
     normalisation: NormalisationFile | None
     beamlet_mm: Annotated[Number, Field(ge=1, le=10)]
     dose_grid_mm: Annotated[Number, Field(ge=1, le=5)]
@@ -190,7 +223,7 @@ class JawsFile(_File):
     max_speed_mm_s: Positive
 
 
-class ArcFile(_File):
+class ArcLimitsFile(_File):
     """What the machine asks of an arc. `dose_rates_mu_min` null: it varies the dose rate continuously."""
 
     min_dose_rate_mu_min: Positive
@@ -219,7 +252,7 @@ class MachineFile(_File):
     min_segment_area_cm2: Positive
     max_beam_mu: Positive
     gantry_range_deg: Range
-    arc: ArcFile | None
+    arc: ArcLimitsFile | None
 
 
 class MachineAliasFile(_File):

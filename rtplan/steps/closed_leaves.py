@@ -32,21 +32,30 @@ def jaw_box(shapes: Sequence[Shape], field: BeamletField, machine: Machine) -> t
 def aperture_of(
     shape: Shape, field: BeamletField, jaws_mm: tuple[float, float, float, float], machine: Machine
 ) -> Aperture | None:
-    """The aperture of a shape between given jaws; None when the closed pairs find no legal place.
+    """The aperture of a shape between given jaws; None when the closed pairs find no legal place."""
+    x1, x2 = np.full(machine.mlc.n_pairs, np.nan), np.full(machine.mlc.n_pairs, np.nan)
+    rows = np.flatnonzero(shape.is_open)
+    pairs = rows + field.first_pair
+    x1[pairs], x2[pairs] = shape.x1_mm[rows], shape.x2_mm[rows]
+    return with_closed_pairs(x1, x2, jaws_mm, machine)
+
+
+def with_closed_pairs(
+    x1_mm: Floats, x2_mm: Floats, jaws_mm: tuple[float, float, float, float], machine: Machine
+) -> Aperture | None:
+    """The aperture of open pairs at `x1_mm`, `x2_mm` (n_pairs,), closed where these are NaN; None when the closed pairs find
+    no legal place.
 
     Closed pairs stand at the smallest gap. Where leaves may interdigitate, the gap goes under an X jaw, all at one place; if
     span or travel forbid that, beside the nearest opening. Where they may not, it stays at the edge of the nearest opening
     (the Y jaws then have to cover it).
     """
     mlc = machine.mlc
-    x1, x2 = np.full(mlc.n_pairs, np.nan), np.full(mlc.n_pairs, np.nan)
-    rows = np.flatnonzero(shape.is_open)
-    pairs = rows + field.first_pair
-    x1[pairs], x2[pairs] = shape.x1_mm[rows], shape.x2_mm[rows]
+    x1, x2 = x1_mm.copy(), x2_mm.copy()
+    pairs, closed = np.flatnonzero(~np.isnan(x1)), np.flatnonzero(np.isnan(x1))
     low, high = _reach(x1[pairs], x2[pairs], mlc)
     if low > high:
         return None
-    closed = np.flatnonzero(np.isnan(x1))
     nearest = pairs[np.abs(closed[:, None] - pairs[None, :]).argmin(axis=1)]
     if mlc.interdigitation:
         place = _under_a_jaw(jaws_mm, (low, high), mlc)

@@ -68,6 +68,13 @@ def density_findings(ct: CtImage, body: NDArray[np.bool_], calibration: HuCalibr
     return (Finding("HU_ABOVE_TABLE", "flag", message),)
 
 
+def calibration_finding(ct: CtImage, calibration: HuCalibration) -> Finding:
+    """That the densities come from a calibration which nobody measured on this scanner."""
+    scanner = f"{ct.series.manufacturer} {ct.series.model_name}"
+    message = f"densities by the generic calibration {calibration.calibration_id}, which was not measured on {scanner}"
+    return Finding("HU_CALIBRATION_GENERIC", "flag", message.rstrip())
+
+
 def _require_rising(calibration: HuCalibration) -> None:
     rising = all(
         np.all(np.diff(v) > 0) for v in (calibration.hu, calibration.mass_density_g_cm3, calibration.electron_density_rel)

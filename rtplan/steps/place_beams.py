@@ -1,4 +1,4 @@
-"""Where the beams stand, and which beamlets each of them has."""
+"""Where the beams stand: isocentre, static fields, arcs and named arrangements; and which beamlets each beam has."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from rtplan.domain.beams import Beam, beam_frame
 from rtplan.domain.grid import Float3, Grid
 from rtplan.domain.influence import Beamlets
 from rtplan.domain.machine import Machine
-from rtplan.domain.prescription import Prescription, Protocol
+from rtplan.domain.plan import DeliverablePlan
+from rtplan.domain.prescription import Arc, Prescription, Protocol
 from rtplan.domain.structures import StructureSet
-from rtplan.errors import CaseRejected
+from rtplan.domain.verdict import Finding
+from rtplan.errors import CaseRejected, PlanningFailed
+from rtplan.steps.tangents import tangents
 
-_PIXEL_MM = 1.0  # resolution of the target's projection
+PIXEL_MM = 1.0  # resolution of the target's projection
 
 
 def target_union(prescription: Prescription, structures: StructureSet) -> NDArray[np.bool_]:
@@ -31,34 +34,97 @@ def isocentre_mm(target: NDArray[np.bool_], body: NDArray[np.bool_], grid: Grid)
     LPS mm. Raises CaseRejected ISO when that point lies outside the body: a beam axis in air cannot be set up or checked.
     """
     index = np.argwhere(target)
-    centre = grid.to_point_mm((index.min(axis=0) + index.max(axis=0)) / 2.0)
-    point = np.round(centre)
-    nearest = tuple(np.clip(np.rint(grid.to_index(point)).astype(int), 0, np.array(grid.shape_zyx) - 1))
+    point = np.round(grid.to_point_mm((index.min(axis=0) + index.max(axis=0)) / 2.0))
+    iso = float(point[0]), float(point[1]), float(point[2])
+    _require_inside(iso, body, grid)
+    return iso
+
+
+def _require_inside(iso: Float3, body: NDArray[np.bool_], grid: Grid) -> None:
+    nearest = tuple(np.clip(np.rint(grid.to_index(np.array(iso))).astype(int), 0, np.array(grid.shape_zyx) - 1))
     if not body[nearest]:
         raise CaseRejected(
             "ISO",
-            f"the centre of the targets {point.tolist()} mm lies outside the body",
-            "one target region inside the body",
+            f"the isocentre {list(iso)} mm, from the targets' extent, lies outside the body",
+            "one target region inside the body: a plan has one isocentre",
             "plan separate targets one by one",
         )
-    return float(point[0]), float(point[1]), float(point[2])
 
 
 def place_beams(prescription: Prescription, structures: StructureSet, machine: Machine) -> tuple[Beam, ...]:
-    """The protocol's beams around one isocentre. Angles are IEC 61217 degrees, couch 0."""
-    protocol = prescription.protocol
-    iso = isocentre_mm(target_union(prescription, structures), structures.external.mask, structures.grid)
+    """The protocol's static beams around one isocentre. Angles are IEC 61217 degrees, couch 0.
+
+    Tangents choose angles and isocentre themselves (`steps.tangents`); all others stand around the targets' centre.
+    Raises CaseRejected ISO; PlanningFailed BEAMS_MISSING when the protocol has arcs only or is to be planned with them.
+    """
+    if prescription.protocol.technique == "vmat":
+        raise PlanningFailed("BEAMS_MISSING", "static beams for an arc technique", "arcs")
+    arrangement = prescription.protocol.beams.arrangement
+    angles: tuple[float, ...]
+    if arrangement is not None and arrangement.kind == "tangents":
+        found = tangents(target_union(prescription, structures), prescription, structures)
+        angles, iso = found.gantry_angles_deg, found.isocentre_xyz_mm
+        _require_inside(iso, structures.external.mask, structures.grid)
+    else:
+        angles, iso = static_angles_deg(prescription.protocol), _isocentre(prescription, structures)
+    if not angles:
+        raise PlanningFailed("BEAMS_MISSING", f"{prescription.protocol.protocol_id} has no static beams", "gantry angles")
+    collimator = prescription.protocol.beams.collimator_angle_deg
+    return tuple(_beam(f"G{angle:03.0f}", angle, collimator, iso, machine) for angle in angles)
+
+
+def static_angles_deg(protocol: Protocol) -> tuple[float, ...]:
+    """Gantry angles of the protocol's static fields that do not depend on the patient, IEC 61217 degrees."""
+    arrangement = protocol.beams.arrangement
+    if arrangement is None:
+        return protocol.beams.gantry_angles_deg
+    match arrangement.kind:
+        case "opposed_laterals":
+            tilt_deg = arrangement.posterior_tilt_deg or 0.0
+            return (90.0 + tilt_deg, 270.0 - tilt_deg)
+        case "ap_pa":
+            return (0.0, 180.0)
+        case "pa":
+            return (180.0,)
+        case "tangents":
+            raise ValueError("the angles of tangents come from the patient")
+
+
+def arc_directions(
+    prescription: Prescription, structures: StructureSet, machine: Machine, *, spacing_deg: float
+) -> tuple[tuple[Beam, ...], ...]:
+    """For each arc of the protocol its control angles as beams around the targets' centre, in order of delivery.
+
+    Both ends are among them; between them equal steps of at most `spacing_deg`. The names are unique in the plan.
+    Raises CaseRejected ISO; PlanningFailed BEAMS_MISSING when the protocol has no arcs.
+    """
+    arcs = prescription.protocol.beams.arcs
+    if not arcs:
+        raise PlanningFailed("BEAMS_MISSING", f"{prescription.protocol.protocol_id} has no arcs", "one to three arcs")
+    iso = _isocentre(prescription, structures)
     return tuple(
-        Beam(
-            name=f"G{angle:03.0f}",
-            gantry_angle_deg=angle,
-            collimator_angle_deg=protocol.beams.collimator_angle_deg,
-            couch_angle_deg=0.0,
-            isocentre_xyz_mm=iso,
-            sad_mm=machine.sad_mm,
+        tuple(
+            _beam(f"A{number} G{angle:05.1f}", float(angle), arc.collimator_angle_deg, iso, machine)
+            for angle in arc_angles_deg(arc, spacing_deg)
         )
-        for angle in protocol.beams.gantry_angles_deg
+        for number, arc in enumerate(arcs, start=1)
     )
+
+
+def arc_angles_deg(arc: Arc, spacing_deg: float) -> NDArray[np.float64]:
+    """Gantry angles along an arc (n,), IEC degrees in [0, 360): both ends, and equal steps of at most `spacing_deg`."""
+    steps = max(1, int(np.ceil(arc.length_deg / spacing_deg - 1e-9)))
+    turned = np.linspace(0.0, arc.length_deg, steps + 1)
+    angles: NDArray[np.float64] = np.mod(arc.start_deg + (turned if arc.direction == "CW" else -turned), 360.0)
+    return angles
+
+
+def _isocentre(prescription: Prescription, structures: StructureSet) -> Float3:
+    return isocentre_mm(target_union(prescription, structures), structures.external.mask, structures.grid)
+
+
+def _beam(name: str, gantry_deg: float, collimator_deg: float, iso: Float3, machine: Machine) -> Beam:
+    return Beam(name, gantry_deg, collimator_deg, 0.0, iso, machine.sad_mm)
 
 
 def place_beamlets(
@@ -71,31 +137,32 @@ def place_beamlets(
     Raises CaseRejected TARGET_TOO_LARGE when the projection exceeds what leaves and jaws can open.
     """
     parts: list[tuple[int, int, float, float, float, float]] = []
-    points = _surface_points_mm(target, grid)
+    points = surface_points_mm(target, grid)
     width = protocol.beamlet_mm
     bounds = machine.mlc.leaf_boundaries_mm
     reach = min(machine.mlc.max_position_mm, -machine.jaws.x1_range_mm[0], machine.jaws.x2_range_mm[1])
     for index, beam in enumerate(beams):
-        bitmap, x0, y0 = _projection(points, beam, protocol.target_margin_mm, max(grid.spacing_zyx_mm))
-        rows_mm = y0 + (np.arange(bitmap.shape[0]) + 0.5) * _PIXEL_MM
+        bitmap, x0, y0 = projection(points, beam, protocol.target_margin_mm, max(grid.spacing_zyx_mm))
+        rows_mm = y0 + (np.arange(bitmap.shape[0]) + 0.5) * PIXEL_MM
         if rows_mm[bitmap.any(axis=1)].min() < bounds[0] or rows_mm[bitmap.any(axis=1)].max() > bounds[-1]:
-            raise _too_large(beam)
+            raise too_large(beam)
         for pair in range(machine.mlc.n_pairs):
             inside = (rows_mm > bounds[pair]) & (rows_mm < bounds[pair + 1])
             hit = np.flatnonzero(bitmap[inside].any(axis=0))
             if not hit.size:
                 continue
-            first = int(np.floor((x0 + hit[0] * _PIXEL_MM) / width + 1e-9))
-            last = int(np.ceil((x0 + (hit[-1] + 1) * _PIXEL_MM) / width - 1e-9))
+            first = int(np.floor((x0 + hit[0] * PIXEL_MM) / width + 1e-9))
+            last = int(np.ceil((x0 + (hit[-1] + 1) * PIXEL_MM) / width - 1e-9))
             if first * width < -reach or last * width > reach:
-                raise _too_large(beam)
+                raise too_large(beam)
             parts += [(index, pair, c * width, (c + 1) * width, bounds[pair], bounds[pair + 1]) for c in range(first, last)]
     beam_index, leaf_pair, *edges = (np.array(column) for column in zip(*parts, strict=True))
     x1, x2, y1, y2 = edges
     return Beamlets(beams, beam_index, leaf_pair, x1, x2, y1, y2)
 
 
-def _too_large(beam: Beam) -> CaseRejected:
+def too_large(beam: Beam) -> CaseRejected:
+    """The refusal of a target that one isocentre cannot cover."""
     return CaseRejected(
         "TARGET_TOO_LARGE",
         f"the target's projection at gantry {beam.gantry_angle_deg:g} deg exceeds the collimator's opening",
@@ -104,12 +171,13 @@ def _too_large(beam: Beam) -> CaseRejected:
     )
 
 
-def _surface_points_mm(target: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
+def surface_points_mm(target: NDArray[np.bool_], grid: Grid) -> NDArray[np.float64]:
+    """Centres of the voxels at a volume's surface, (n, 3) LPS mm: all that its projection needs."""
     shell = target & ~ndimage.binary_erosion(target)
     return grid.to_point_mm(np.argwhere(shell).astype(np.float64))
 
 
-def _projection(
+def projection(
     points_mm: NDArray[np.float64], beam: Beam, margin_mm: float, voxel_mm: float
 ) -> tuple[NDArray[np.bool_], float, float]:
     """Bitmap (ny, nx) of the points' projection grown by the margin and half a voxel, and its lower corner in mm."""
@@ -118,7 +186,17 @@ def _projection(
     x0, y0 = np.floor(x.min() - grow) - 1.0, np.floor(y.min() - grow) - 1.0
     shape = (int(np.ceil(y.max() + grow - y0)) + 1, int(np.ceil(x.max() + grow - x0)) + 1)
     empty = np.ones(shape, dtype=bool)
-    empty[((y - y0) / _PIXEL_MM).astype(int), ((x - x0) / _PIXEL_MM).astype(int)] = False
+    empty[((y - y0) / PIXEL_MM).astype(int), ((x - x0) / PIXEL_MM).astype(int)] = False
     # Only the shell is projected: the filled outline is what the beam must open.
-    near = ndimage.distance_transform_edt(empty) * _PIXEL_MM <= grow
+    near = ndimage.distance_transform_edt(empty) * PIXEL_MM <= grow
     return ndimage.binary_fill_holes(near), float(x0), float(y0)
+
+
+def unused_beams(beams: tuple[Beam, ...], plan: DeliverablePlan) -> tuple[Finding, ...]:
+    """A finding for each beam of the protocol that kept no segment and is therefore not in the plan."""
+    kept = {b.beam.name for b in plan.beams}
+    return tuple(
+        Finding("BEAM_UNUSED", "flag", f"beam {beam.name} of the protocol carries no segment and is left out")
+        for beam in beams
+        if beam.name not in kept
+    )

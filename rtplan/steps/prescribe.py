@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtplan.domain.grid import Grid
-from rtplan.domain.prescription import HelperRule, PrescribedTarget, Prescription, Protocol
+from rtplan.domain.prescription import HelperRule, PrescribedTarget, Prescription, Protocol, for_side
 from rtplan.domain.structures import Structure, StructureSet
 from rtplan.domain.verdict import Finding
 from rtplan.errors import CaseRejected
+from rtplan.steps.laterality import target_side
 from rtplan.steps.margins import deeper_than, expanded, ring
 
 _Masks = dict[str, NDArray[np.bool_]]
@@ -22,7 +23,7 @@ def prescribe(structures: StructureSet, protocol: Protocol) -> tuple[Prescriptio
     """The prescription for these structures, and the structures with final targets and the protocol's helpers.
 
     Goals and objectives on structures that the patient lacks are left out, each named in a finding. Raises CaseRejected
-    SS_TARGET_MISSING, or SS_TARGET_EMPTY when the crop under the skin leaves nothing of a target.
+    SS_TARGET_MISSING, SS_TARGET_EMPTY when the crop under the skin leaves nothing of a target, or SIDE_AMBIGUOUS.
     """
     present = [level for level in protocol.levels if level.target in structures]
     absent = [level for level in protocol.levels if level.target not in structures and not level.optional]
@@ -35,6 +36,11 @@ def prescribe(structures: StructureSet, protocol: Protocol) -> tuple[Prescriptio
             "contour it or choose another protocol",
         )
     findings: list[Finding] = []
+    side = None
+    if protocol.sided:
+        side, said = target_side(structures, protocol)
+        findings.append(said)
+        protocol = for_side(protocol, side)
     masks: _Masks = {s.name: s.mask for s in structures}
     masks.update(_targets(masks, [level.target for level in present], structures, protocol, findings))
     helpers = _helpers(masks, structures, protocol, findings)
@@ -45,6 +51,7 @@ def prescribe(structures: StructureSet, protocol: Protocol) -> tuple[Prescriptio
         goals=tuple(goal for goal in protocol.goals if goal.structure in masks),
         objectives=tuple(term for term in protocol.objectives if term.structure in masks),
         findings=(*findings, *_left_out(protocol, set(masks))),
+        side=side,
     )
     return prescription, StructureSet(structures.grid, (*complete, *helpers), structures.findings)
 

@@ -7,8 +7,10 @@ from numpy.typing import NDArray
 
 from rtplan.checks import run_delivery_checks
 from rtplan.checks.jaw import jaws_out_of_range
+from rtplan.dicom.read_rtplan import ReadPlan
 from rtplan.domain.context import Delivery
 from rtplan.domain.grid import Grid
+from rtplan.domain.image import CtImage
 from rtplan.domain.plan import DeliverablePlan
 from rtplan.domain.verdict import CheckResult, Finding
 from rtplan.errors import CaseRejected
@@ -66,3 +68,21 @@ def isocentre_findings(plan: DeliverablePlan, grid: Grid, body: NDArray[np.bool_
         if not body[tuple(where)]:
             found.append(Finding("ISOCENTRE_OUTSIDE_BODY", "flag", f"{at} does not lie in the patient"))
     return tuple(found)
+
+
+def require_same_patient(ct: CtImage, found: ReadPlan) -> None:
+    """A plan may be calculated only on its own patient's CT. Raises CaseRejected PATIENT_MISMATCH or FOR_MISMATCH."""
+    if found.patient_id != ct.series.patient.patient_id:
+        raise CaseRejected(
+            "PATIENT_MISMATCH",
+            "the plan's PatientID is not the CT's",
+            "plan and CT of one patient",
+            "choose the matching CT",
+        )
+    if found.frame_of_reference_uid != ct.series.frame_of_reference_uid:
+        raise CaseRejected(
+            "FOR_MISMATCH",
+            "the plan's frame of reference is not the CT's",
+            "plan and CT in one frame of reference",
+            "choose the CT that the plan was made on",
+        )

@@ -1,7 +1,7 @@
 """Where a goal is judged, seen from the optimiser's grid: the CT's voxel centres in a structure as mixtures of voxels.
 
-A target's coldest voxels lie on its edge, where a coarse grid's voxels are half in and half out. Goals are judged at the CT's
-own voxel centres by trilinear interpolation (`dose_in_mask`), so the optimiser looks at the same points in the same way.
+A target's coldest voxels lie on its edge, where a coarse grid's voxels are half in and half out. Goals are judged at the
+CT's own voxel centres by trilinear interpolation (`dose_in_mask`), so the optimiser looks at the same points alike.
 """
 
 from __future__ import annotations

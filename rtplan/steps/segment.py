@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rtplan.domain.contours import rasterise
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import CtImage
-from rtplan.domain.prescription import PrescriptionLevel, Protocol
+from rtplan.domain.prescription import PrescriptionLevel, Protocol, partners
 from rtplan.domain.roi_names import TARGET_TYPES, is_target_roi, safe_name
 from rtplan.domain.structures import ContourSet, Kind, RoiContours, Structure, StructureSet
 from rtplan.domain.verdict import Finding
@@ -28,19 +28,24 @@ _EXTERNAL = "External"
 def needed_organs(protocol: Protocol) -> tuple[str, ...]:
     """Organs that a plan by this protocol uses: required ones, those with a goal or an objective, and parts of helpers.
 
-    TG-263 names, in the protocol's order. Targets and the External are none.
+    TG-263 names, in the protocol's order. Targets, a GTV that the protocol uses as a volume, and the External are none.
     """
     used = [organ.name for organ in protocol.organs if organ.required]
     used += [goal.structure for goal in protocol.goals] + [term.structure for term in protocol.objectives]
     used += [] if protocol.normalisation is None else [protocol.normalisation.structure]
+    used += [] if protocol.conformal is None else [block.structure for block in protocol.conformal.blocks]
     rules = {helper.name: helper for helper in protocol.helpers}
     found: set[str] = set()
     while used:
         name = used.pop()
-        if name not in found:
+        pair = partners(name) if protocol.sided else None
+        if pair is not None:
+            used += pair
+        elif name not in found:
             found.add(name)
             used += (*rules[name].of, *rules[name].minus) if name in rules else ()
     found -= {level.target for level in protocol.levels} | set(rules) | {_EXTERNAL}
+    found = {name for name in found if not is_target_roi(name, "")}  # what no model draws
     ordered = [organ.name for organ in protocol.organs if organ.name in found]
     return (*ordered, *sorted(found.difference(ordered)))
 
@@ -86,7 +91,10 @@ def structures_from_contours(
     added, notes = fitted(drawn_organs.only(lacking), external.mask, ct.grid, drawn_organs.asked)
     findings += notes
     organs = _organs([r for r in drawn if r.number not in used], protocol, {s.name for s in added})
-    structures += [Structure(name, "ORGAN", rasterise(r.contours, ct.grid), r.name) for name, r in organs]
+    structures += [
+        Structure(name, "GTV" if is_target_roi(name, "") else "ORGAN", rasterise(r.contours, ct.grid), r.name)
+        for name, r in organs
+    ]
     structures += added
     used |= {r.number for _, r in organs}
     others, notes = _others([r for r in drawn if r.number not in used], ct.grid, structures, protocol)
@@ -179,9 +187,11 @@ def _organs(
     rois: Sequence[RoiContours], protocol: Protocol, drawn_by_model: Container[str]
 ) -> list[tuple[str, RoiContours]]:
     """The regions of the organs that the protocol knows, by its own names and by the TG-263 mapping, in its order."""
-    candidates = [r for r in rois if not is_target_roi(r.name, r.interpreted_type)]
     organs: list[tuple[str, RoiContours]] = []
     for rule in protocol.organs:
+        # A protocol may use a GTV as a volume, for the lungs outside of it; no other rule takes a target.
+        is_target = is_target_roi(rule.name, "")
+        candidates = [r for r in rois if is_target_roi(r.name, r.interpreted_type) == is_target]
         found = [r for r in candidates if _matches(rule.names, r.name) or is_written_out(r.name, rule.name)]
         found = found or [r for r in candidates if tg263_name(r.name) == rule.name]
         names = ", ".join(r.name for r in found)

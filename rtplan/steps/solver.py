@@ -41,7 +41,7 @@ class Evaluation:
     """Value at a point, its gradient by the image (n_image,) and directly by the weights (n,), and its convex part.
 
     `convex_image_gradient` is None when every term is convex; else it goes with `convex_value`, the sum of the convex terms
-    (and the Lagrangian's of what has a price). `total` is what is minimised in the end, every violation at its highest price.
+    (and the Lagrangian's of what has a price). `total` is what is minimised in the end: violations at their highest price.
     """
 
     value: float
@@ -97,6 +97,8 @@ class Solution:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Point:
+    """Weights, their image, the evaluation there, and the gradient by the weights."""
+
     weights: Float
     image: Float
     at: Evaluation
@@ -202,6 +204,7 @@ def _relative_gap(value: float, model: LowerModel | None) -> float:
 
 
 def point_at(function: BoxFunction, weights: Float, image: Float, at: Evaluation | None = None) -> Point:
+    """The point at some weights whose image is known."""
     at = at if at is not None else function.evaluate(weights, image)
     return Point(weights, image, at, function.pull(at.image_gradient) + at.weight_gradient)
 
@@ -216,6 +219,7 @@ def touching_plane(function: BoxFunction, point: Point, upper: Float) -> LowerMo
 
 
 def least_over_box(constant: float, slope: Float, upper: Float) -> float:
+    """Minimum over 0 <= w <= upper of constant + <slope, w>."""
     return constant + float(upper @ np.minimum(slope, 0.0))
 
 

@@ -36,6 +36,7 @@ objectives:
   - {structure: PTV_5000, kind: underdose, parameters: {dose_gy: 50}, weight: 100}
   - {structure: PTV_5000, kind: overdose, parameters: {dose_gy: 51}, weight: 100}
   - {structure: zRing, kind: overdose, parameters: {dose_gy: 30}, weight: 1}
+technique: imrt
 beams:
   gantry_angles_deg: [0, 72, 144, 216, 288]
   collimator_angle_deg: 0

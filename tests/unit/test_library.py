@@ -18,9 +18,18 @@ from rtplan.library.yaml_lines import read_yaml
 from rtplan.registry import shelf
 
 PROTOCOLS = (
+    "bone_20_5",
+    "bone_30_10",
+    "bone_8_1",
+    "breast_26_5",
+    "breast_40_15",
+    "cervix_45_25",
     "head_neck_70_63_56",
+    "lung_60_30",
     "prostate_60_20",
+    "prostate_70_28",
     "prostate_78_39",
+    "rectum_50_25",
     "tg119_c_shape",
     "tg119_c_shape_hard",
     "tg119_head_neck",
@@ -87,10 +96,12 @@ def test_every_protocol_is_sound_and_its_objectives_are_on_the_shelf(protocol_id
 
 
 @pytest.mark.parametrize("protocol_id", PROTOCOLS)
-def test_every_target_has_a_goal_and_a_push_to_its_dose(protocol_id):
+def test_every_target_has_a_goal_and_where_objectives_are_given_a_push_to_its_dose(protocol_id):
     protocol = load_protocol(protocol_id)
     for level in protocol.levels:
         assert any(g.structure == level.target and g.sense == ">=" for g in protocol.goals)
+        if not protocol.objectives:
+            continue
         pushes = [
             dict(o.parameters)["dose_gy"]
             for o in protocol.objectives

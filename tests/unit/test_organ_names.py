@@ -9,11 +9,11 @@ import pytest
 from small_protocol import PROTOCOL
 from small_rtstruct import GRID, small_ct
 
-from rtplan.domain.prescription import OrganRule
+from rtplan.domain.prescription import HelperRule, OrganRule
 from rtplan.domain.structures import Contour, ContourSet, RoiContours, StructureSet
 from rtplan.domain.verdict import Finding
 from rtplan.errors import CaseRejected
-from rtplan.steps.segment import structures_from_contours
+from rtplan.steps.segment import needed_organs, structures_from_contours
 
 BODY_MASK = np.ones(GRID.shape_zyx, bool)
 
@@ -107,3 +107,23 @@ def test_an_outline_written_out_is_the_external_beside_an_older_one():
     )
     found = structures_from_contours(ContourSet("1.2", "1.3", drawn, "0" * 64), small_ct(), BODY_MASK, PROTOCOL)
     assert source_of(found, "External") == "BODY"
+
+
+def test_a_gtv_that_the_protocol_uses_as_a_volume_is_taken_and_asked_of_no_model():
+    # mutant: targets are never taken by a rule; mutant: a model is asked for the GTV
+    lungs = HelperRule("Organs-GTV", "subtract", ("Parotid_L",), ("GTV",))
+    goal = replace(PROTOCOL.goals[0], structure="Organs-GTV")
+    protocol = replace(PROTOCOL, organs=(*PROTOCOL.organs, OrganRule("GTV", ("GTV",))), helpers=(lungs,), goals=(goal,))
+    drawn = (roi(1, "PTV70", "PTV"), roi(2, "Parotid_L"), roi(3, "GTV", "GTV"))
+    contours = ContourSet("1.2", "1.3", drawn, "0" * 64)
+    found = structures_from_contours(contours, small_ct(), BODY_MASK, protocol)
+    assert (found["GTV"].kind, found["GTV"].source_name) == ("GTV", "GTV")
+    assert "TARGET_UNUSED" not in [f.code for f in found.findings]
+    assert "GTV" not in needed_organs(protocol) and "Parotid_L" in needed_organs(protocol)
+
+
+def test_a_target_is_no_organ_whatever_a_rule_accepts():
+    protocol = replace(PROTOCOL, organs=(OrganRule("SpinalCord", ("PTV cord", "SpinalCord")),))
+    drawn = (roi(1, "PTV70", "PTV"), roi(2, "PTV cord", "PTV"))
+    found = structures_from_contours(ContourSet("1.2", "1.3", drawn, "0" * 64), small_ct(), BODY_MASK, protocol)
+    assert "SpinalCord" not in found

@@ -1,14 +1,26 @@
 """Isocentre, beams and beamlets from the targets alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import site_cases
 
 from rtplan.domain.beams import Beam, beam_frame
 from rtplan.domain.grid import Grid
-from rtplan.errors import CaseRejected
+from rtplan.domain.prescription import Arc
+from rtplan.errors import CaseRejected, PlanningFailed
 from rtplan.library.machines import load_machine
-from rtplan.library.protocols import load_protocol
-from rtplan.steps.place_beams import isocentre_mm, place_beamlets
+from rtplan.library.protocols import load_protocol, with_technique
+from rtplan.steps.place_beams import (
+    arc_angles_deg,
+    arc_directions,
+    isocentre_mm,
+    place_beamlets,
+    place_beams,
+    static_angles_deg,
+)
+from rtplan.steps.tangents import outward_xy
 
 GRID = Grid((40, 60, 60), (3.0, 3.0, 3.0), (-90.0, -90.0, -60.0))
 MACHINE, PROTOCOL = load_machine("generic_6mv"), load_protocol("tg119_c_shape")
@@ -71,3 +83,87 @@ def test_a_target_beyond_the_collimator_is_rejected():
             (Beam("b", 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 1000.0),), np.ones(grid.shape_zyx, bool), grid, MACHINE, PROTOCOL
         )
     assert caught.value.code == "TARGET_TOO_LARGE"
+
+
+@pytest.mark.parametrize(
+    ("site", "angles_deg"),
+    [("bone_8_1", (0, 180)), ("whole_brain_30_10", (95, 265)), ("tg119_c_shape", tuple(range(0, 360, 40)))],
+)
+def test_arrangements_name_their_angles(site, angles_deg):
+    # mutant: laterals tilted to the front
+    assert static_angles_deg(load_protocol(site)) == angles_deg
+
+
+def test_opposed_laterals_look_from_behind():
+    for angle in static_angles_deg(load_protocol("whole_brain_30_10")):
+        source = beam_frame(Beam("b", angle, 0.0, 0.0, (0.0, 0.0, 0.0), 1000.0)).source_xyz_mm
+        assert source[1] > 50.0 and abs(source[0]) > 990.0
+
+
+def test_an_arc_is_cut_into_equal_steps_with_both_ends():
+    # mutant: CC turned upwards; mutant: the last angle left out
+    arc = Arc(178.0, 182.0, "CC", 345.0)
+    angles = arc_angles_deg(arc, 2.0)
+    assert (angles[0], angles[-1], len(angles)) == (178.0, 182.0, 179)
+    np.testing.assert_allclose(np.mod(-np.diff(angles), 360.0), 2.0)
+    assert not np.any(np.abs(angles - 180.0) < 1.0)
+    uneven = arc_angles_deg(Arc(350.0, 15.0, "CW", 0.0), 4.0)
+    np.testing.assert_allclose(np.mod(np.diff(uneven), 360.0), 25.0 / 7)
+    assert uneven.max() < 360.0
+
+
+def test_arcs_become_beams_around_one_isocentre_for_the_targets_side():
+    # mutant: one collimator angle for all arcs
+    prescription, structures = site_cases.prescribed("lung", "right", protocol_id="lung_60_30")
+    first, second = arc_directions(prescription, structures, MACHINE, spacing_deg=4.0)
+    assert (first[0].gantry_angle_deg, first[-1].gantry_angle_deg) == (14.0, 182.0)
+    assert {b.collimator_angle_deg for b in first} == {345.0} and {b.collimator_angle_deg for b in second} == {10.0}
+    assert len({b.isocentre_xyz_mm for b in (*first, *second)}) == 1 and first[0].isocentre_xyz_mm[0] < -70.0
+    names = [b.name for b in (*first, *second)]
+    assert len(set(names)) == len(names)
+
+
+def test_beams_that_the_protocol_lacks_are_not_invented():
+    prescription, structures = site_cases.prescribed("spine", protocol_id="bone_8_1")
+    with pytest.raises(PlanningFailed) as caught:
+        arc_directions(prescription, structures, MACHINE, spacing_deg=4.0)
+    assert caught.value.code == "BEAMS_MISSING"
+    arrangement = replace(load_protocol("lung_60_30").beams, gantry_angles_deg=())
+    only_arcs = replace(prescription, protocol=replace(prescription.protocol, beams=arrangement))
+    with pytest.raises(PlanningFailed) as caught:
+        place_beams(only_arcs, structures, MACHINE)
+    assert caught.value.code == "BEAMS_MISSING"
+    lung, chest = site_cases.prescribed("lung", "left", protocol_id="lung_60_30")
+    with pytest.raises(PlanningFailed) as caught:  # static fields in place of arcs would be another plan than was asked for
+        place_beams(replace(lung, protocol=with_technique(lung.protocol, "vmat")), chest, MACHINE)
+    assert caught.value.code == "BEAMS_MISSING"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_tangents_share_their_posterior_edge_and_spare_what_has_goals(side):
+    # mutant: margin left out behind the target; mutant: the half space behind instead of in front; mutant: no mirror
+    prescription, structures = site_cases.prescribed("breast", side, protocol_id="breast_40_15")
+    medial, lateral = place_beams(prescription, structures, MACHINE)
+    assert (lateral.gantry_angle_deg - medial.gantry_angle_deg) % 360.0 == 180.0
+    assert 290 <= (medial.gantry_angle_deg if side == "left" else 360 - medial.gantry_angle_deg) <= 310
+    outward = outward_xy(medial.gantry_angle_deg)
+    iso = np.array(medial.isocentre_xyz_mm)
+    grid = structures.grid
+    target = grid.to_point_mm(np.argwhere(structures["PTV_4005"].mask).astype(float)) - iso
+    assert 6.0 <= (target[:, :2] @ outward).min() <= 8.0
+    for organ, most in (
+        (f"Lung_{side[0].upper()}", 0.15),
+        ("Heart", 0.02),
+        (f"Breast_{'R' if side == 'left' else 'L'}", 0.08),
+    ):
+        points = grid.to_point_mm(np.argwhere(structures[organ].mask).astype(float)) - iso
+        assert ((points[:, :2] @ outward) > 0).mean() < most
+    assert structures.external.mask[tuple(np.rint(grid.to_index(iso)).astype(int))]
+
+
+def test_tangents_of_both_sides_are_mirror_images():
+    angles = []
+    for side in ("left", "right"):
+        medial, _ = place_beams(*site_cases.prescribed("breast", side, protocol_id="breast_26_5"), MACHINE)
+        angles.append(medial.gantry_angle_deg)
+    assert sum(angles) == pytest.approx(360.0, abs=2.0)  # the heart lies on one side only

@@ -9,9 +9,9 @@ import small_plan
 
 from rtplan.domain.beams import Beam
 from rtplan.domain.influence import Beamlets
-from rtplan.pipeline import unused_beams
 from rtplan.planning import fluence_maps, plan_segments, plan_with_mu, with_least_mu
 from rtplan.steps.final_dose import scaled_plan
+from rtplan.steps.place_beams import unused_beams
 
 
 def test_new_mu_reach_their_own_segments():
@@ -64,5 +64,5 @@ def test_a_beam_without_segments_is_told():
     kept = plan.beams[0].beam
     lost = replace(kept, name="lost")
     model = SimpleNamespace(operator=SimpleNamespace(beamlets=SimpleNamespace(beams=(kept, lost))))
-    assert [f.code for f in unused_beams(model, plan)] == ["BEAM_UNUSED"]
-    assert "lost" in unused_beams(model, plan)[0].message
+    assert [f.code for f in unused_beams(model.operator.beamlets.beams, plan)] == ["BEAM_UNUSED"]
+    assert "lost" in unused_beams(model.operator.beamlets.beams, plan)[0].message

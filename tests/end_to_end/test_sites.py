@@ -1,0 +1,104 @@
+"""Every site from CT files to plan files, on its phantom and on coarse grids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rtplan.domain.case import Order
+from rtplan.domain.progress import silent
+from rtplan.library.protocols import SITES, list_protocols
+from rtplan.pipeline import plan_case
+from sample_data.phantom import Phantom
+from sample_data.sites import brain, breast, cervix, lung, prostate, rectum, spine
+from sample_data.write_dicom import write_phantom
+
+pytestmark = pytest.mark.long
+
+COARSE = {"dose_grid_mm": 5, "optimisation_grid_mm": 6, "beamlet_mm": 10, "segments_per_beam": 4}
+WITH_OWN_TESTS = {"head_neck_70_63_56", "tg119_c_shape", "tg119_multi_target"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A protocol, its phantom, the gantry angles that come out, and how many goals may be missed on coarse grids."""
+
+    protocol_id: str
+    phantom: Callable[[], Phantom]
+    angles_deg: tuple[float, ...]
+    may_miss: int = 0
+
+
+AROUND = (0.0, 50.0, 100.0, 150.0, 210.0, 260.0, 310.0)
+TABLE = (
+    Site("bone_8_1", spine, (0.0, 180.0), may_miss=1),
+    Site("bone_20_5", spine, (0.0, 180.0), may_miss=1),
+    Site("bone_30_10", spine, (0.0, 180.0), may_miss=1),
+    Site("whole_brain_30_10", brain, (95.0, 265.0)),
+    Site("breast_40_15", partial(breast, "left"), (298.0, 118.0), may_miss=1),
+    Site("breast_26_5", partial(breast, "right"), (62.0, 242.0), may_miss=1),
+    Site("lung_60_30", partial(lung, "right"), (20.0, 350.0, 320.0, 290.0, 260.0, 225.0, 190.0), may_miss=3),
+    Site("prostate_60_20", prostate, AROUND, may_miss=4),
+    Site("prostate_70_28", prostate, AROUND, may_miss=4),
+    Site("prostate_78_39", prostate, AROUND, may_miss=4),
+    Site("rectum_50_25", rectum, AROUND, may_miss=6),
+    Site("cervix_45_25", cervix, AROUND, may_miss=6),
+)
+
+
+def test_every_shipped_site_is_in_the_table():
+    assert {site.protocol_id for site in TABLE} | WITH_OWN_TESTS == set(list_protocols())
+
+
+@pytest.mark.parametrize("site", TABLE, ids=lambda site: site.protocol_id)
+def test_the_site_runs_from_ct_files_to_plan_files(site: Site, tmp_path: Path):
+    # mutant: sign of the posterior tilt; mutant: mirror of the angles left out; mutant: fractions left out of the weights
+    write_phantom(site.phantom(), tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    order = Order(str(tmp_path / "CT"), str(tmp_path / "RS.dcm"), str(coarse(site, tmp_path)), "generic_6mv", "cpu")
+    outcome = plan_case(order, out, progress=silent)
+    report = json.loads((out / "report.json").read_text())
+    assert set(outcome.files) == {"RTSTRUCT.dcm", "RTPLAN.dcm", "RTDOSE.dcm", "report.html", "report.json"}
+    assert [b["gantry_angle_deg"] for b in report["beams"]] == pytest.approx(site.angles_deg, abs=2.0)
+    codes = {f["code"] for f in report["findings"]}
+    assert ("SIDE_TAKEN" in codes) == (site.protocol_id.split("_")[0] in ("breast", "lung"))
+    assert "HELPER_PARTIAL" not in codes  # the GTV is taken out of the lungs
+    top = report["targets"][0]
+    assert top["d50_gy"] == pytest.approx(top["prescribed_gy"], rel=0.06)
+    assert top["v95_percent"] > 90.0
+    assert len(outcome.missed) <= site.may_miss, outcome.missed
+    assert all(check["passed"] for check in report["checks"])
+
+
+def coarse(site: Site, folder: Path) -> Path:
+    """The shipped protocol on coarse grids."""
+    text: dict[str, Any] = yaml.safe_load((SITES / f"{site.protocol_id}.yaml").read_text())
+    text.update(COARSE)
+    if text["technique"] == "imrt" and "objectives" not in text:
+        text["objectives"] = plain_objectives(text)
+    path = folder / "protocol.yaml"
+    path.write_text(yaml.safe_dump(text, sort_keys=False))
+    return path
+
+
+def plain_objectives(text: dict[str, Any]) -> list[dict[str, Any]]:
+    """Objectives that push targets to their doses and keep the body below the highest."""
+    top_gy = float(text["levels"][0]["dose_gy"])
+    found = [
+        {"structure": level["target"], "kind": kind, "parameters": {"dose_gy": share * level["dose_gy"]}, "weight": weight}
+        for level in text["levels"]
+        for kind, share, weight in (
+            ("underdose", 1.0, 300.0),
+            ("overdose", 1.05 if level["dose_gy"] == top_gy else 1.2, 100.0),
+        )
+    ]
+    found.append({"structure": "External", "kind": "overdose", "parameters": {"dose_gy": 1.05 * top_gy}, "weight": 50.0})
+    return found
