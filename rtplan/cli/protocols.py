@@ -54,9 +54,6 @@ def show(
     for goal in p.goals:
         limit = f"{goal.metric.text} {goal.sense} {goal.limit:g}"
         say(f"goal {goal.structure} {limit} (priority {goal.priority}, {goal.status}: {goal.source})")
-    for term in p.objectives:
-        parameters = ", ".join(f"{key} {value:g}" for key, value in term.parameters)
-        say(f"objective {term.kind} on {term.structure}: {parameters}; weight {term.weight:g}")
     say(f"technique {p.technique}, at most {p.segments_per_beam} segments a beam")
     for line in _beams(p.beams):
         say(line)
@@ -86,4 +83,4 @@ def check(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help
     from rtplan.library.protocols import check_protocol
 
     p = check_protocol(file)
-    say(f"{file}: protocol {p.protocol_id} {p.version} is in order ({len(p.goals)} goals, {len(p.objectives)} objectives)")
+    say(f"{file}: protocol {p.protocol_id} {p.version} is in order ({len(p.goals)} goals)")

@@ -163,7 +163,6 @@ def _example_prescription() -> Prescription:
         organs=(),
         helpers=(),
         goals=(goal,),
-        objectives=(),
         beams=BeamArrangement((0.0, 90.0), 0.0),
         normalisation=None,
         beamlet_mm=5.0,

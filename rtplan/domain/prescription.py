@@ -23,16 +23,6 @@ class PrescriptionLevel:
     optional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectiveSpec:
-    """One term of the optimisation: an objective of the shelf on a structure, with its parameters and weight."""
-
-    structure: str
-    kind: str
-    parameters: tuple[tuple[str, float], ...]
-    weight: float
-
-
 HelperKind = Literal["expand", "ring", "subtract", "union"]
 
 
@@ -170,7 +160,6 @@ class Protocol:
     organs: tuple[OrganRule, ...]
     helpers: tuple[HelperRule, ...]
     goals: tuple[Goal, ...]
-    objectives: tuple[ObjectiveSpec, ...]
     beams: BeamArrangement
     normalisation: Normalisation | None
     beamlet_mm: float
@@ -193,12 +182,11 @@ class PrescribedTarget:
 
 @dataclass(frozen=True, slots=True)
 class Prescription:
-    """A protocol applied to one patient: which targets, goals and objectives hold, and what was left out."""
+    """A protocol applied to one patient: which targets and goals hold, and what was left out."""
 
     protocol: Protocol  # for the target's side
     targets: tuple[PrescribedTarget, ...]  # highest dose first
     goals: tuple[Goal, ...]
-    objectives: tuple[ObjectiveSpec, ...]
     findings: tuple[Finding, ...]
     side: Side | None = None  # of the target, where the protocol's goals and beams depend on it
 
@@ -239,7 +227,6 @@ def for_side(protocol: Protocol, side: Side) -> Protocol:
         goals=tuple(
             replace(g, structure=on_side(g.structure, side), side=None) for g in protocol.goals if g.side in (None, side)
         ),
-        objectives=tuple(replace(o, structure=on_side(o.structure, side)) for o in protocol.objectives),
         beams=protocol.beams.mirrored if side == "right" else protocol.beams,
         conformal=None if rules is None else replace(rules, blocks=blocks),
         sided=False,

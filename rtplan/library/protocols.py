@@ -11,7 +11,6 @@ from rtplan.domain.goals import Goal, Metric, parse_metric
 from rtplan.domain.prescription import (
     HelperRule,
     Normalisation,
-    ObjectiveSpec,
     OrganRule,
     PrescriptionLevel,
     Protocol,
@@ -157,8 +156,6 @@ def _check_references(file: ProtocolFile, document: YamlDocument) -> None:
         _check_known(document, ("conformal", "blocks", i, "structure"), block.structure, known)
     for i, goal in enumerate(file.goals):
         _check_known(document, ("goals", i, "structure"), goal.structure, known)
-    for i, objective in enumerate(file.objectives):
-        _check_known(document, ("objectives", i, "structure"), objective.structure, known)
     if file.normalisation is not None:
         targets = {level.target for level in file.levels}
         _check_known(document, ("normalisation", "structure"), file.normalisation.structure, targets)
@@ -223,17 +220,6 @@ def _check_plausible(document: YamlDocument, field: FieldPath, metric: Metric, v
         )
 
 
-def _check_objectives(file: ProtocolFile, document: YamlDocument) -> None:
-    highest_gy = max(level.dose_gy for level in file.levels)
-    for i, objective in enumerate(file.objectives):
-        dose_gy = objective.parameters.get("dose_gy", 0.0)
-        if not 0 <= dose_gy <= 1.5 * highest_gy:
-            field: FieldPath = ("objectives", i, "parameters", "dose_gy")
-            raise inconsistent(
-                document, field, f"{dose_gy:g} Gy", f"0 to {1.5 * highest_gy:g} Gy", "doses are in Gy, not cGy"
-            )
-
-
 def _check_normalisation(file: ProtocolFile, document: YamlDocument) -> None:
     if file.normalisation is not None:
         dose_gy, highest_gy = file.normalisation.value, file.levels[0].dose_gy
@@ -258,7 +244,6 @@ _CHECKS = (
     _check_names,
     _check_references,
     _check_goals,
-    _check_objectives,
     check_beams,
     _check_normalisation,
     _check_status,
@@ -284,10 +269,6 @@ def _protocol(file: ProtocolFile, document: YamlDocument) -> Protocol:
             for h in file.helpers
         ),
         goals=tuple(_goal(goal, file) for goal in file.goals),
-        objectives=tuple(
-            ObjectiveSpec(o.structure, o.kind, tuple((k, float(v)) for k, v in o.parameters.items()), o.weight)
-            for o in file.objectives
-        ),
         beams=arrangement(file.beams),
         normalisation=Normalisation(n.structure, n.metric, n.value) if n else None,
         beamlet_mm=file.beamlet_mm,

@@ -105,15 +105,6 @@ class GoalFile(_File):
         return match["metric"], match["sense"], float(match["limit"])
 
 
-class ObjectiveFile(_File):
-    """One term of the optimisation; the shelf of objectives checks kind and parameters."""
-
-    structure: StructureName
-    kind: Identifier
-    parameters: dict[Identifier, Number]
-    weight: Positive
-
-
 class ArcFile(_File):
     """One arc; CW counts angles upwards."""
 
@@ -173,7 +164,6 @@ class ProtocolFile(_File):
     organs: list[OrganFile]
     helpers: list[HelperFile]
     goals: list[GoalFile] = Field(min_length=1)
-    objectives: list[ObjectiveFile] = []
     technique: Literal["imrt", "vmat", "conformal"]
     laterality: Literal["from_target"] | None = None
     beams: BeamsFile

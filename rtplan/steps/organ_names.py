@@ -23,7 +23,6 @@ def names_to_confirm(unused: Sequence[RoiContours], structures: Sequence[Structu
     `structures` are those of the case, under their names. What a model drew is no answer to what a person may have drawn.
     """
     needed = {rule.name for rule in protocol.organs} | {goal.structure for goal in protocol.goals}
-    needed |= {term.structure for term in protocol.objectives}
     given = {s.name: s.source_name or s.origin for s in structures if s.origin != "model"}
     by_model = {s.name for s in structures if s.origin == "model"}
     findings = []

@@ -22,7 +22,7 @@ _Masks = dict[str, NDArray[np.bool_]]
 def prescribe(structures: StructureSet, protocol: Protocol) -> tuple[Prescription, StructureSet]:
     """The prescription for these structures, and the structures with final targets and the protocol's helpers.
 
-    Goals and objectives on structures that the patient lacks are left out, each named in a finding. Raises CaseRejected
+    Goals on structures that the patient lacks are left out, each named in a finding. Raises CaseRejected
     SS_TARGET_MISSING, SS_TARGET_EMPTY when the crop under the skin leaves nothing of a target, or SIDE_AMBIGUOUS.
     """
     present = [level for level in protocol.levels if level.target in structures]
@@ -49,7 +49,6 @@ def prescribe(structures: StructureSet, protocol: Protocol) -> tuple[Prescriptio
         protocol=protocol,
         targets=tuple(PrescribedTarget(level.target, level.dose_gy) for level in present),
         goals=tuple(goal for goal in protocol.goals if goal.structure in masks),
-        objectives=tuple(term for term in protocol.objectives if term.structure in masks),
         findings=(*findings, *_left_out(protocol, set(masks))),
         side=side,
     )
@@ -126,14 +125,10 @@ def _made(rule: HelperRule, of: NDArray[np.bool_], minus: list[NDArray[np.bool_]
 
 
 def _left_out(protocol: Protocol, names: set[str]) -> list[Finding]:
-    """One finding for each goal that cannot be judged and each objective that is not used."""
+    """One finding for each goal that cannot be judged."""
     findings = []
     for goal in protocol.goals:
         if goal.structure not in names:
             what = f"goal {goal.metric.text} {goal.sense} {goal.limit:g} not evaluated"
             findings.append(Finding("GOAL_SKIPPED", "flag", f"{goal.structure} is not contoured: {what}"))
-    for term in protocol.objectives:
-        if term.structure not in names:
-            text = f"{term.structure} is not contoured: objective {term.kind} not used"
-            findings.append(Finding("OBJECTIVE_SKIPPED", "info", text))
     return findings

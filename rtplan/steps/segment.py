@@ -26,12 +26,12 @@ _EXTERNAL = "External"
 
 
 def needed_organs(protocol: Protocol) -> tuple[str, ...]:
-    """Organs that a plan by this protocol uses: required ones, those with a goal or an objective, and parts of helpers.
+    """Organs that a plan by this protocol uses: required ones, those with a goal, and parts of helpers.
 
     TG-263 names, in the protocol's order. Targets, a GTV that the protocol uses as a volume, and the External are none.
     """
     used = [organ.name for organ in protocol.organs if organ.required]
-    used += [goal.structure for goal in protocol.goals] + [term.structure for term in protocol.objectives]
+    used += [goal.structure for goal in protocol.goals]
     used += [] if protocol.normalisation is None else [protocol.normalisation.structure]
     used += [] if protocol.conformal is None else [block.structure for block in protocol.conformal.blocks]
     rules = {helper.name: helper for helper in protocol.helpers}

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from rtplan.domain.grid import Grid, grid_over
-from rtplan.domain.prescription import Prescription
 from rtplan.domain.structures import StructureSet
 from rtplan.steps.resample import averaged
 
@@ -75,8 +74,3 @@ def voxel_sets(
         voxels = np.flatnonzero((filled >= least) & (filled > 0) & (row_of >= 0))
         sets[name] = (row_of[voxels], filled[voxels].astype(np.float64))
     return sets
-
-
-def objective_names(prescription: Prescription) -> set[str]:
-    """Structures that the optimisation looks at."""
-    return {spec.structure for spec in prescription.objectives}
