@@ -173,7 +173,7 @@ def prescription() -> Prescription:
         6,
         "p" * 64,
     )
-    return Prescription(protocol, (PrescribedTarget("PTV_70", 70.0), PrescribedTarget("PTV_56", 56.0)), goals(), (), ())
+    return Prescription(protocol, (PrescribedTarget("PTV_70", 70.0), PrescribedTarget("PTV_56", 56.0)), goals(), ())
 
 
 def ct(name: str = "Müller^Ünal", patient_id: str = "ID 1") -> CtImage:

@@ -6,7 +6,6 @@ from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.prescription import (
     BeamArrangement,
     HelperRule,
-    ObjectiveSpec,
     OrganRule,
     PrescriptionLevel,
     Protocol,
@@ -43,10 +42,6 @@ PROTOCOL = Protocol(
         HelperRule("zRing_1", "ring", ("zPTV_All",), inner_mm=4.0, outer_mm=12.0),
     ),
     goals=(goal("SpinalCord", "D0.03cc[Gy]", 45.0), goal("Larynx", "Mean[Gy]", 45.0), goal("zRing_1", "Max[Gy]", 60.0)),
-    objectives=(
-        ObjectiveSpec("PTV_7000", "underdose", (("dose_gy", 70.0),), 10.0),
-        ObjectiveSpec("Larynx", "mean_dose", (("dose_gy", 40.0),), 1.0),
-    ),
     beams=BeamArrangement((0.0, 120.0, 240.0), 0.0),
     normalisation=None,
     beamlet_mm=5.0,

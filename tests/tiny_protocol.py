@@ -13,10 +13,6 @@ TARGET_GOAL = {
     "source": "made_up",
     "status": "unverified",
 }
-TARGET_OBJECTIVES = [
-    {"structure": "PTV_5000", "kind": "underdose", "parameters": {"dose_gy": 50}, "weight": 100},
-    {"structure": "PTV_5000", "kind": "overdose", "parameters": {"dose_gy": 52}, "weight": 50},
-]
 
 
 def organ_goal(structure: str, goal: str, priority: int) -> dict[str, Any]:
@@ -24,8 +20,8 @@ def organ_goal(structure: str, goal: str, priority: int) -> dict[str, Any]:
     return {"structure": structure, "goal": goal, "priority": priority, "source": "made_up", "status": "unverified"}
 
 
-def tiny_protocol(organs: list[dict[str, Any]], goals: list[dict[str, Any]], objectives: list[dict[str, Any]]) -> str:
-    """YAML of the protocol `tiny` with organs, and goals and objectives besides those of its target."""
+def tiny_protocol(organs: list[dict[str, Any]], goals: list[dict[str, Any]]) -> str:
+    """YAML of the protocol `tiny` with organs, and goals besides those of its target."""
     return yaml.safe_dump(
         {
             "id": "tiny",
@@ -39,9 +35,8 @@ def tiny_protocol(organs: list[dict[str, Any]], goals: list[dict[str, Any]], obj
             "target_skin_crop_mm": 0,
             "target_margin_mm": 3,
             "organs": organs,
-            "helpers": [{"name": "zRing_1", "kind": "ring", "of": ["PTV_5000"], "inner_mm": 3, "outer_mm": 15}],
+            "helpers": [],
             "goals": [TARGET_GOAL, *goals],
-            "objectives": [*TARGET_OBJECTIVES, *objectives],
             "technique": "imrt",
             "beams": {"gantry_angles_deg": [0, 120, 240], "collimator_angle_deg": 0},
             "normalisation": {"structure": "PTV_5000", "metric": "D50[Gy]", "value": 50},

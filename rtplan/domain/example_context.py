@@ -171,4 +171,4 @@ def _example_prescription() -> Prescription:
         segments_per_beam=2,
         sha256="",
     )
-    return Prescription(protocol, (PrescribedTarget("PTV_60", PRESCRIBED_GY),), (goal,), (), ())
+    return Prescription(protocol, (PrescribedTarget("PTV_60", PRESCRIBED_GY),), (goal,), ())

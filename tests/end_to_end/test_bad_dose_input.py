@@ -33,7 +33,7 @@ SPACING_ZYX_MM = (3.0, 3.0, 3.0)
 ORIGIN_XYZ_MM = (-88.5, -88.5, -36.0)
 SHAPE_ZYX = (25, 60, 60)
 ISOCENTRE = (0.0, 0.0, 0.0)
-PROTOCOL = tiny_protocol([], [], [{"structure": "zRing_1", "kind": "overdose", "parameters": {"dose_gy": 40}, "weight": 3}])
+PROTOCOL = tiny_protocol([], [])
 
 
 def body(metal_hu: int | None = None) -> np.ndarray:

@@ -27,15 +27,10 @@ nested_targets: false
 target_skin_crop_mm: 0
 target_margin_mm: 6
 organs: []
-helpers:
-  - {name: zRing, kind: ring, of: [PTV_5000], inner_mm: 8, outer_mm: 40}
+helpers: []
 goals:
   - {structure: PTV_5000, goal: 'D95[Gy] >= 45', priority: 1, source: here, status: unverified}
   - {structure: PTV_5000, goal: 'D10[Gy] <= 60', priority: 1, source: here, status: unverified}
-objectives:
-  - {structure: PTV_5000, kind: underdose, parameters: {dose_gy: 50}, weight: 100}
-  - {structure: PTV_5000, kind: overdose, parameters: {dose_gy: 51}, weight: 100}
-  - {structure: zRing, kind: overdose, parameters: {dose_gy: 30}, weight: 1}
 technique: imrt
 beams:
   gantry_angles_deg: [0, 72, 144, 216, 288]

@@ -82,23 +82,6 @@ def coarse(site: Site, folder: Path) -> Path:
     """The shipped protocol on coarse grids."""
     text: dict[str, Any] = yaml.safe_load((SITES / f"{site.protocol_id}.yaml").read_text())
     text.update(COARSE)
-    if text["technique"] == "imrt" and "objectives" not in text:
-        text["objectives"] = plain_objectives(text)
     path = folder / "protocol.yaml"
     path.write_text(yaml.safe_dump(text, sort_keys=False))
     return path
-
-
-def plain_objectives(text: dict[str, Any]) -> list[dict[str, Any]]:
-    """Objectives that push targets to their doses and keep the body below the highest."""
-    top_gy = float(text["levels"][0]["dose_gy"])
-    found = [
-        {"structure": level["target"], "kind": kind, "parameters": {"dose_gy": share * level["dose_gy"]}, "weight": weight}
-        for level in text["levels"]
-        for kind, share, weight in (
-            ("underdose", 1.0, 300.0),
-            ("overdose", 1.05 if level["dose_gy"] == top_gy else 1.2, 100.0),
-        )
-    ]
-    found.append({"structure": "External", "kind": "overdose", "parameters": {"dose_gy": 1.05 * top_gy}, "weight": 50.0})
-    return found

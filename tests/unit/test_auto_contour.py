@@ -60,10 +60,10 @@ def found(findings, code: str) -> Finding:
     return one
 
 
-def test_a_plan_needs_the_organs_of_its_goals_objectives_and_helpers():
+def test_a_plan_needs_the_organs_of_its_goals_and_helpers():
     # mutant: every organ that the protocol knows; mutant: helpers not followed to what they are made of
     assert needed_organs(PROTOCOL) == ("SpinalCord", "Larynx")
-    on_helper = replace(PROTOCOL, goals=(goal("SpinalCord_PRV05", "Max[Gy]", 50.0),), objectives=())
+    on_helper = replace(PROTOCOL, goals=(goal("SpinalCord_PRV05", "Max[Gy]", 50.0),))
     assert needed_organs(on_helper) == ("SpinalCord",)
     required = replace(PROTOCOL, organs=(*PROTOCOL.organs, OrganRule("Heart", (), required=True)))
     assert needed_organs(required) == ("SpinalCord", "Heart", "Larynx")
@@ -252,7 +252,7 @@ def test_a_region_that_may_be_the_organ_holds_the_case_although_a_model_drew_it(
 
 
 def test_sides_are_checked_between_physician_and_model():
-    protocol = replace(PROTOCOL, goals=(goal("Parotid_L", "Mean[Gy]", 26.0),), objectives=())
+    protocol = replace(PROTOCOL, goals=(goal("Parotid_L", "Mean[Gy]", 26.0),))
     contours = drawing(region(2, "Parotid_R", "ORGAN", 20, 20))
     drawn = asked(PaintedModel({"Parotid_L": box(slice(10, 16))}), lacking=lacking_organs(contours, protocol))
     assert found(structures(contours, drawn, protocol).findings, "LATERALITY_CONFLICT").severity == "hold"

@@ -81,7 +81,7 @@ def test_a_name_that_agrees_or_says_nothing_is_no_obstacle(name):
 def test_a_prescription_carries_the_side_and_its_organs():
     # mutant: prescribe keeps the protocol of the left
     ipsilateral = replace(SIDED.goals[0], structure="Parotid_ipsi")
-    protocol = replace(SIDED, goals=(ipsilateral, replace(ipsilateral, structure="Parotid_contra")), objectives=())
+    protocol = replace(SIDED, goals=(ipsilateral, replace(ipsilateral, structure="Parotid_contra")))
     made, _ = prescribe(structures((-60, -20)), protocol)
     assert made.side == "right" and [g.structure for g in made.goals] == ["Parotid_R", "Parotid_L"]
     assert made.protocol.beams.gantry_angles_deg == (0.0, 240.0, 120.0)
