@@ -215,11 +215,10 @@ def touching_plane(function: BoxFunction, point: Point, upper: Float) -> LowerMo
     if point.at.convex_image_gradient is not None:
         slope = function.pull(point.at.convex_image_gradient) + point.at.weight_gradient
     constant = point.at.convex_value - float(slope @ point.weights)
-    return LowerModel(constant, slope, least_over_box(constant, slope, upper))
+    return LowerModel(constant, slope, _minimum(constant, slope, upper))
 
 
-def least_over_box(constant: float, slope: Float, upper: Float) -> float:
-    """Minimum over 0 <= w <= upper of constant + <slope, w>."""
+def _minimum(constant: float, slope: Float, upper: Float) -> float:
     return constant + float(upper @ np.minimum(slope, 0.0))
 
 
@@ -231,7 +230,7 @@ def tightened(model: LowerModel | None, plane: LowerModel, upper: Float) -> Lowe
     def mixed(share: float) -> LowerModel:
         constant = (1.0 - share) * model.constant + share * plane.constant
         slope = (1.0 - share) * model.slope + share * plane.slope
-        return LowerModel(constant, slope, least_over_box(constant, slope, upper))
+        return LowerModel(constant, slope, _minimum(constant, slope, upper))
 
     golden = 0.5 * (5.0**0.5 - 1.0)
     low, high = 0.0, 1.0
