@@ -7,7 +7,6 @@ with d in Gy over the course, w in MU per fraction, f_k from the shelf of object
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
@@ -16,11 +15,9 @@ from numpy.typing import NDArray
 
 from rtplan.domain.arrays import frozen
 from rtplan.domain.influence import Beamlets, FluencePlan, InfluenceOperator
-from rtplan.domain.prescription import Prescription
 from rtplan.domain.progress import Progress, silent
-from rtplan.errors import LibraryInvalid, PlanningFailed
+from rtplan.errors import PlanningFailed
 from rtplan.objectives import Objective
-from rtplan.registry import shelf
 from rtplan.steps.solver import BoxFunction, Evaluation, Solution, minimise
 from rtplan.steps.wishes import Price, Wish, full_cost, penalty, updated_price
 
@@ -38,24 +35,6 @@ class LinearDose(Protocol):
     def adjoint(self, dose_gradient: NDArray[np.floating]) -> NDArray[np.floating]:
         """(n_voxels,) to (n,)."""
         ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DenseOperator:
-    """Dose of segments from their own doses: `dose_gy` (n_voxels, n_segments) float32, Gy per fraction for 1 MU each."""
-
-    dose_gy: NDArray[np.float32]
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dose_gy", frozen(self.dose_gy, np.float32))
-
-    def apply(self, weights_mu: NDArray[np.floating]) -> NDArray[np.floating]:
-        """(n_segments,) MU per fraction to (n_voxels,) Gy per fraction."""
-        return self.dose_gy @ weights_mu.astype(np.float32)
-
-    def adjoint(self, dose_gradient: NDArray[np.floating]) -> NDArray[np.floating]:
-        """(n_voxels,) to (n_segments,)."""
-        return dose_gradient.astype(np.float32) @ self.dose_gy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,40 +59,6 @@ class Term:
             raise ValueError(f"{self.structure}: voxel rows must be unique and not negative")
         if not np.all((self.voxel_weight > 0.0) & np.isfinite(self.voxel_weight)):
             raise ValueError(f"{self.structure}: voxel weights must be positive")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class VoxelSets:
-    """Per structure, the rows (n,) of the operator's voxels in it and the part (n,) of each that lies inside, 0 to 1."""
-
-    sets: Mapping[str, tuple[NDArray[np.int64], Float]]
-
-
-def build_terms(prescription: Prescription, voxels: VoxelSets) -> tuple[Term, ...]:
-    """The prescription's objectives as terms. Parts of voxels that are zero are left out.
-
-    Raises LibraryInvalid for an unknown kind or parameter, PlanningFailed for a structure without voxels: nothing that was
-    asked for is skipped.
-    """
-    known = shelf("rtplan.objectives")
-    terms = []
-    for spec in prescription.objectives:
-        if spec.kind not in known:
-            raise LibraryInvalid(
-                "OBJECTIVE_UNKNOWN", f"objective {spec.kind!r} on {spec.structure}", f"one of {sorted(known)}"
-            )
-        rows, part = voxels.sets.get(spec.structure, (np.empty(0, np.int64), np.empty(0)))
-        inside = np.asarray(part) > 0.0
-        if not inside.any():
-            raise PlanningFailed(
-                "OBJECTIVE_WITHOUT_VOXELS",
-                f"{spec.structure} has no voxel on the optimisation grid",
-                f"at least one for objective {spec.kind}",
-                "draw the structure, make the optimisation grid finer, or take the objective out of the protocol",
-            )
-        objective = known[spec.kind].from_parameters(dict(spec.parameters))
-        terms.append(Term(spec.structure, objective, spec.weight, np.asarray(rows)[inside], np.asarray(part)[inside]))
-    return tuple(terms)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -128,11 +128,11 @@ class Price:
         object.__setattr__(self, "exempt", frozen(self.exempt, np.bool_))
 
 
-def tail_border_gy(dose_gy: Floats, share: Floats, volume: float, *, upper: bool) -> float:
-    """Dose that all but the share `volume` of the volume keeps to: the hottest (upper) or coldest part lies beyond it."""
+def tail_border_gy(dose_gy: Floats, share: Floats, beyond_share: float, *, upper: bool) -> float:
+    """Dose that all but `beyond_share` of the volume keeps to: the hottest (upper) or coldest part lies beyond it."""
     order = np.argsort(-dose_gy if upper else dose_gy, kind="stable")
     done = np.cumsum(share[order])
-    return float(dose_gy[order[min(int(np.searchsorted(done, volume * done[-1], side="right")), len(order) - 1)]])
+    return float(dose_gy[order[min(int(np.searchsorted(done, beyond_share * done[-1], side="right")), len(order) - 1)]])
 
 
 def first_prices(wishes: tuple[Wish, ...]) -> tuple[Price, ...]:
