@@ -152,15 +152,16 @@ def penalty(wish: Wish, price: Price, dose_gy: Floats) -> tuple[float, float, Fl
     """What a wish adds to the objective, its part of the Lagrangian, and the gradient (n,) by its rows' dose.
 
     The penalty is max over 0 <= p <= cap of p c - (p - price)² / (2 stiffness), the augmented Lagrangian of an elastic
-    constraint c <= 0: smooth, convex where c is, and equal to the Lagrangian in its gradient.
+    constraint c <= 0, plus a constant against negative values: smooth, convex where c is, and equal to the Lagrangian in its
+    gradient. The Lagrangian is that of c <= `TOLERANCE_GY`, so that it never exceeds `full_cost`.
     """
     beyond = wish.beyond_gy(dose_gy)
     asked = asked_price(wish, price, beyond)
     weight = wish.weight()
-    bound = float(weight @ (asked * beyond))
+    bound = float(weight @ (asked * (beyond - TOLERANCE_GY)))
     lack = (asked - price.amount) ** 2 - price.amount**2
     lack[price.exempt] = 0.0
-    return bound - float(weight @ lack) / (2.0 * price.stiffness), bound, wish.pull(asked, dose_gy)
+    return float(weight @ (asked * beyond - lack / (2.0 * price.stiffness))), bound, wish.pull(asked, dose_gy)
 
 
 def full_cost(wish: Wish, price: Price, dose_gy: Floats) -> float:
