@@ -52,9 +52,8 @@ def parse_metric(text: str) -> Metric:
                 break
             return Metric(text, kind, argument)
     raise ValueError(
-        f"{text!r} is not a DVH metric; known: Mean[Gy] Max[Gy] Min[Gy] EUD8[Gy] EUD-10[Gy] "
-        "D99[Gy] D0.03cc[Gy] V20Gy[%] V45Gy[cc] V95%[%] "
-        "V105%[cc]"
+        f"{text!r} is not a DVH metric; known: Mean[Gy] Max[Gy] Min[Gy] EUD8[Gy] EUD-10[Gy] D99[Gy] D0.03cc[Gy] V20Gy[%] "
+        "V45Gy[cc] V95%[%] V105%[cc]"
     )
 
 

@@ -220,7 +220,7 @@ class _Search:
         return _State(mu, tips, image, at, value, np.concatenate([by_mu, *by_tips]))
 
     def _inverse_curvature(self, state: _State) -> Floats:
-        """How far a variable may go for its pull: an MU moves every open beamlet, a tip moves MU over a beamlet's width."""
+        """How far each variable may go for its pull: an MU moves open beamlets, a tip moves MU over a beamlet's width."""
         by_mu, by_tips = np.empty(len(state.mu)), []
         for (field, own), tips in zip(self.parts, state.tips, strict=True):
             opened = (tips.open_share(field) ** 2).sum(axis=(1, 2)) + 1.0

@@ -41,7 +41,7 @@ class Evaluation:
     """Value at a point, its gradient by the image (n_image,) and directly by the weights (n,), and its convex part.
 
     `convex_image_gradient` is None when every term is convex; else it goes with `convex_value`, the sum of the convex terms
-    (and the Lagrangian's of what has a price). `total` is what is minimised in the end: violations at their highest price.
+    (and the Lagrangian's of what has a price). `total` is what is minimised in the end, all violations at their top price.
     """
 
     value: float
@@ -96,9 +96,7 @@ class Solution:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Point:
-    """Weights, their image, the evaluation there, and the gradient by the weights."""
-
+class _Point:
     weights: Float
     image: Float
     at: Evaluation
@@ -131,7 +129,7 @@ def minimise(
     Deterministic; between two changes of prices the value never rises.
     """
     weights = np.clip(start, 0.0, upper)
-    point = point_at(function, weights, function.image(weights))
+    point = _point_at(function, weights, function.image(weights))
     model: LowerModel | None = None
     pairs: Pairs = ()
     all_convex = point.at.convex_image_gradient is None
@@ -140,10 +138,10 @@ def minimise(
     for iteration in range(max_iterations + 1):
         if reprice and iteration and iteration % REPRICE_EVERY == 0:
             function, changed = reprice(function, point.image, 3 * iteration < 2 * max_iterations)
-            point = point_at(function, point.weights, point.image)
+            point = _point_at(function, point.weights, point.image)
             model = None if changed else model
         if all_convex or iteration % CUT_EVERY == 0:
-            model = tightened(model, touching_plane(function, point, upper), upper)
+            model = tightened(model, _touching_plane(function, point, upper), upper)
         gap = _relative_gap(point.at.total, model)
         report(iteration, point.at.total, gap)
         trail.append((point.at.total, gap))
@@ -151,7 +149,7 @@ def minimise(
         stopped = stopped or ("iterations" if iteration == max_iterations else None)
         if stopped:
             break
-        following, pairs = advance(
+        following, pairs = _advance(
             function, point, pairs, upper, scale, refresh=iteration % REFRESH_EVERY == REFRESH_EVERY - 1
         )
         if following is None and reprice is None:
@@ -163,7 +161,7 @@ def minimise(
 
 def _solution(
     function: BoxFunction,
-    point: Point,
+    point: _Point,
     model: LowerModel | None,
     upper: Float,
     iterations: int,
@@ -172,8 +170,8 @@ def _solution(
     negligible: float,
 ) -> Solution:
     """What is reported: the value of a fresh image, so that no drift is left in it, and the gap against the best bound."""
-    final = point_at(function, point.weights, function.image(point.weights))
-    model = tightened(model, touching_plane(function, final, upper), upper)
+    final = _point_at(function, point.weights, function.image(point.weights))
+    model = tightened(model, _touching_plane(function, final, upper), upper)
     value, gap = final.at.total, _relative_gap(final.at.total, model)
     local = stopped == "stalled" and final.at.convex_image_gradient is not None
     converged = bool(gap <= tolerance or value <= negligible or local)
@@ -203,22 +201,21 @@ def _relative_gap(value: float, model: LowerModel | None) -> float:
     return max(value - bound, 0.0) / value if value > 0.0 else 0.0
 
 
-def point_at(function: BoxFunction, weights: Float, image: Float, at: Evaluation | None = None) -> Point:
-    """The point at some weights whose image is known."""
+def _point_at(function: BoxFunction, weights: Float, image: Float, at: Evaluation | None = None) -> _Point:
     at = at if at is not None else function.evaluate(weights, image)
-    return Point(weights, image, at, function.pull(at.image_gradient) + at.weight_gradient)
+    return _Point(weights, image, at, function.pull(at.image_gradient) + at.weight_gradient)
 
 
-def touching_plane(function: BoxFunction, point: Point, upper: Float) -> LowerModel:
+def _touching_plane(function: BoxFunction, point: _Point, upper: Float) -> LowerModel:
     """The plane that touches the convex part at a point. Terms left out are non-negative, so it bounds the whole."""
     slope = point.gradient
     if point.at.convex_image_gradient is not None:
         slope = function.pull(point.at.convex_image_gradient) + point.at.weight_gradient
     constant = point.at.convex_value - float(slope @ point.weights)
-    return LowerModel(constant, slope, _minimum(constant, slope, upper))
+    return LowerModel(constant, slope, _least_over_box(constant, slope, upper))
 
 
-def _minimum(constant: float, slope: Float, upper: Float) -> float:
+def _least_over_box(constant: float, slope: Float, upper: Float) -> float:
     return constant + float(upper @ np.minimum(slope, 0.0))
 
 
@@ -230,7 +227,7 @@ def tightened(model: LowerModel | None, plane: LowerModel, upper: Float) -> Lowe
     def mixed(share: float) -> LowerModel:
         constant = (1.0 - share) * model.constant + share * plane.constant
         slope = (1.0 - share) * model.slope + share * plane.slope
-        return LowerModel(constant, slope, _minimum(constant, slope, upper))
+        return LowerModel(constant, slope, _least_over_box(constant, slope, upper))
 
     golden = 0.5 * (5.0**0.5 - 1.0)
     low, high = 0.0, 1.0
@@ -245,9 +242,9 @@ def tightened(model: LowerModel | None, plane: LowerModel, upper: Float) -> Lowe
     return max((model, plane, left, right), key=lambda candidate: candidate.bound)
 
 
-def advance(
-    function: BoxFunction, point: Point, pairs: Pairs, upper: Float, scale: Float, *, refresh: bool
-) -> tuple[Point | None, Pairs]:
+def _advance(
+    function: BoxFunction, point: _Point, pairs: Pairs, upper: Float, scale: Float, *, refresh: bool
+) -> tuple[_Point | None, Pairs]:
     """The next point and the L-BFGS pairs with it, or None when no direction descends any more."""
     for memory in (pairs, ()) if pairs else ((),):
         direction = _direction(point, memory, upper, scale)
@@ -261,9 +258,9 @@ def advance(
         step, at = found
         weights = np.clip(point.weights + step * direction, 0.0, upper)
         if refresh:
-            following = point_at(function, weights, function.image(weights))
+            following = _point_at(function, weights, function.image(weights))
         else:
-            following = point_at(function, weights, point.image + step * image_step, at)
+            following = _point_at(function, weights, point.image + step * image_step, at)
         moved, turned = weights - point.weights, following.gradient - point.gradient
         if float(moved @ turned) > 1e-12 * float(np.linalg.norm(moved) * np.linalg.norm(turned)):
             memory = (*memory, (moved, turned))[-MEMORY:]
@@ -271,7 +268,7 @@ def advance(
     return None, ()
 
 
-def _direction(point: Point, pairs: Pairs, upper: Float, scale: Float) -> Float:
+def _direction(point: _Point, pairs: Pairs, upper: Float, scale: Float) -> Float:
     """Feasible direction: from w to the projection of the quasi-Newton step on the free variables."""
     w, g = point.weights, point.gradient
     free = ~(((w <= 0.0) & (g > 0.0)) | ((w >= upper) & (g < 0.0)))
@@ -303,7 +300,7 @@ def quasi_newton(gradient: Float, pairs: list[tuple[Float, Float]], scale: Float
 
 
 def _line_search(
-    function: BoxFunction, point: Point, direction: Float, image_step: Float, upper: Float
+    function: BoxFunction, point: _Point, direction: Float, image_step: Float, upper: Float
 ) -> tuple[float, Evaluation] | None:
     """Step along a feasible direction with sufficient decrease and a nearly flat slope; None when nothing decreases.
 

@@ -141,11 +141,11 @@ class Price:
         object.__setattr__(self, "exempt", frozen(self.exempt, np.bool_))
 
 
-def tail_border_gy(dose_gy: Floats, share: Floats, beyond_fraction: float, *, upper: bool) -> float:
-    """Dose that all but a fraction of the volume keeps to: the hottest (upper) or coldest part lies beyond it."""
+def tail_border_gy(dose_gy: Floats, share: Floats, beyond_share: float, *, upper: bool) -> float:
+    """Dose that all but `beyond_share` of the volume keeps to: the hottest (upper) or coldest part lies beyond it."""
     order = np.argsort(-dose_gy if upper else dose_gy, kind="stable")
     done = np.cumsum(share[order])
-    return float(dose_gy[order[min(int(np.searchsorted(done, beyond_fraction * done[-1], side="right")), len(order) - 1)]])
+    return float(dose_gy[order[min(int(np.searchsorted(done, beyond_share * done[-1], side="right")), len(order) - 1)]])
 
 
 def first_prices(wishes: tuple[Wish, ...]) -> tuple[Price, ...]:
@@ -165,15 +165,16 @@ def penalty(wish: Wish, price: Price, dose_gy: Floats) -> tuple[float, float, Fl
     """What a wish adds to the objective, its part of the Lagrangian, and the gradient (n,) by its rows' dose.
 
     The penalty is max over 0 <= p <= cap of p c - (p - price)² / (2 stiffness), the augmented Lagrangian of an elastic
-    constraint c <= 0: smooth, convex where c is, and equal to the Lagrangian in its gradient.
+    constraint c <= 0, plus a constant against negative values: smooth, convex where c is, and equal to the Lagrangian in its
+    gradient. The Lagrangian is that of c <= `TOLERANCE_GY`, so that it never exceeds `full_cost`.
     """
     beyond = wish.beyond_gy(dose_gy)
     asked = asked_price(wish, price, beyond)
     weight = wish.weight()
-    bound = float(weight @ (asked * beyond))
+    bound = float(weight @ (asked * (beyond - TOLERANCE_GY)))
     lack = (asked - price.amount) ** 2 - price.amount**2
     lack[price.exempt] = 0.0
-    return bound - float(weight @ lack) / (2.0 * price.stiffness), bound, wish.pull(asked, dose_gy)
+    return float(weight @ (asked * beyond - lack / (2.0 * price.stiffness))), bound, wish.pull(asked, dose_gy)
 
 
 def full_cost(wish: Wish, price: Price, dose_gy: Floats) -> float:

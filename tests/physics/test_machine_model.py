@@ -13,7 +13,6 @@ from benchmarks.bench_machine import on_axis_in_air, water_dose
 from benchmarks.machine_spectra import BEAMS, spectrum
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.example_context import example_machine
-from rtplan.domain.influence import Beamlets
 from rtplan.domain.machine import NO_CONTAMINATION, NO_EXTRA_FOCAL_SOURCE, ElectronContamination, ExtraFocalSource
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam
 from rtplan.engines._broad import broad_fields
@@ -22,9 +21,7 @@ from rtplan.engines._extra_focal import extra_focal_fluence
 from rtplan.engines._source_model import primary_fluence, reference_share
 from rtplan.engines.collapsed_cone import dose, load_backend
 from rtplan.library.machines import load_machine
-from rtplan.steps.apertures import beamlet_field
 from rtplan.steps.fluence import plan_fluence
-from rtplan.steps.sequence import beamlet_transmission
 
 ENERGIES = ("6X", "6FFF", "10X", "10FFF", "15X")
 HEAD = ExtraFocalSource(0.08, 28.0, 125.0, 400.0)
@@ -225,29 +222,6 @@ def test_motion_with_overlaps_equals_many_still_steps():
         rows = np.searchsorted(part.y_edges_mm, moving.y_edges_mm[:-1] + 0.5) - 1
         still += part.fluence_mu[np.ix_(rows, columns)]
     np.testing.assert_allclose(moving.fluence_mu, still, atol=4e-3)
-
-
-def test_the_optimisers_beamlets_are_the_mean_of_the_fluence_map():
-    # mutant: overlaps or leaf gap forgotten in the segment matrix
-    machine = load_machine("generic_carm:6X")
-    bounds = machine.mlc.leaf_boundaries_mm
-    cells = [(k, x, x + 5.0, bounds[k], bounds[k + 1]) for k in range(24, 34) for x in np.arange(-40.0, 40.0, 5.0)]
-    pair, x1, x2, y1, y2 = np.array(cells).T
-    beamlets = Beamlets((BEAM,), np.zeros(len(pair)), pair, x1, x2, y1, y2)
-    field = beamlet_field(beamlets, 0, machine)
-    random = np.random.default_rng(3)
-    low, high = np.full(60, 120.0), np.full(60, 120.5)
-    low[25:33] = 5.0 * random.integers(-7, 0, 8)
-    high[25:33] = 5.0 * random.integers(1, 8, 8)
-    aperture = Aperture(low, high, -35.0, 35.0, -25.0, 18.0)
-    found = beamlet_transmission(aperture, field, beamlets, machine)
-    image = fluence(machine, (0.0, aperture), (1.0, aperture))
-    seen = np.flatnonzero((np.abs(x1 + 2.5) < 34) & (y1 > -26) & (y2 < 19))
-    for j in seen:
-        rows = slice(*(np.searchsorted(image.y_edges_mm, [y1[j] + 0.5, y2[j] + 0.5]) - 1))
-        columns = slice(*(np.searchsorted(image.x_edges_mm, [x1[j] + 0.5, x2[j] + 0.5]) - 1))
-        assert found[j] == pytest.approx(image.fluence_mu[rows, columns].mean(), abs=1e-12)
-    assert len(seen) > 80
 
 
 # ---- the beams

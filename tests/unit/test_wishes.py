@@ -1,0 +1,269 @@
+"""Wishes say what their goals say, and bargain by the rules: prices between nothing and the cap, gradients that are true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from rtplan.domain.goals import Goal, evaluate_metric, parse_metric
+from rtplan.errors import PlanningFailed
+from rtplan.steps.wishes import (
+    EXEMPT,
+    OUT_OF_REACH_GY,
+    PRICE_CAPS,
+    STIFFEST,
+    TOLERANCE_GY,
+    Price,
+    asked_price,
+    build_wishes,
+    first_prices,
+    full_cost,
+    penalty,
+    spent,
+    updated_price,
+    within_reach,
+)
+
+N = 200
+VOXEL_CC = 0.05
+PRESCRIBED_GY = 60.0
+GY_METRICS = ["Mean[Gy]", "Max[Gy]", "Min[Gy]", "EUD8[Gy]", "EUD-10[Gy]", "D30%[Gy]", "D99[Gy]", "D0.5cc[Gy]"]
+
+
+def goal(text, structure="Organ", priority=2):
+    """A goal from text such as "V20Gy[%] <= 30"."""
+    metric, sense, limit = text.split()
+    return Goal(structure, parse_metric(metric), sense, float(limit), priority, "made up", "unverified")
+
+
+def wishes_of(*goals, sets=None, room_gy=0.0):
+    prescription = SimpleNamespace(goals=goals, prescribed_gy=lambda structure: PRESCRIBED_GY)
+    sets = sets or {"Organ": (np.arange(N), np.ones(N))}
+    return build_wishes(prescription, sets, VOXEL_CC, room_gy=room_gy)
+
+
+def wish_of(text, **changes):
+    return wishes_of(goal(text), **changes)[0]
+
+
+def dose_of(seed, n=N):
+    return np.random.default_rng(seed).uniform(5.0, 70.0, n)
+
+
+# ---- what a goal says
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "level_gy", "let_off", "upper"),
+    [
+        ("V20Gy[%] <= 30", "tail", 20.0, 0.3, True),
+        ("D30%[Gy] <= 20", "tail", 20.0, 0.3, True),
+        ("V95%[%] >= 98", "tail", 57.0, 0.02, False),
+        ("V107%[cc] <= 1", "tail", 64.2, 0.1, True),
+        ("V40Gy[cc] <= 2.5", "tail", 40.0, 0.25, True),
+        ("D0.5cc[Gy] <= 45", "tail", 45.0, 0.05, True),
+        ("D99[Gy] >= 57", "tail", 57.0, 0.01, False),
+        ("Max[Gy] <= 50", "tail", 50.0, 0.0, True),
+        ("Min[Gy] >= 55", "tail", 55.0, 0.0, False),
+        ("Mean[Gy] <= 26", "mean", 26.0, 0.0, True),
+        ("EUD8[Gy] <= 30", "eud", 30.0, 0.0, True),
+        ("EUD-10[Gy] >= 58", "eud", 58.0, 0.0, False),
+    ],
+)
+def test_a_goal_becomes_the_wish_that_it_is(text, kind, level_gy, let_off, upper):
+    # mutants: volume and what it leaves exchanged; percent of the prescription not taken
+    wish = wish_of(text)
+    assert (wish.kind, wish.upper) == (kind, upper)
+    assert (wish.level_gy, wish.exempt) == pytest.approx((level_gy, EXEMPT * let_off))
+
+
+@pytest.mark.parametrize("sense", ["<=", ">="])
+@pytest.mark.parametrize(
+    "metric",
+    [*GY_METRICS, "V20Gy[%]", "V40Gy[cc]", "V95%[%]", "V50%[cc]"],
+)
+def test_the_wish_is_kept_where_the_goal_is_met(metric, sense):
+    """On either side of the metric's value, by 5 %: the wish judges as the goal does, from a tail's border alone."""
+    for seed in range(5):
+        dose = dose_of(seed)
+        value = evaluate_metric(parse_metric(metric), dose, VOXEL_CC, PRESCRIBED_GY)
+        for limit in (0.95 * value, 1.05 * value):
+            asked = goal(f"{metric} {sense} {limit}")
+            (wish,) = wishes_of(asked)
+            reached = wish.value_gy(dose)
+            assert (reached <= wish.level_gy if wish.upper else reached >= wish.level_gy) == asked.met_by(value)
+
+
+def test_levels_leave_room_on_the_strict_side():
+    # mutant: room added to upper limits too
+    assert wish_of("Max[Gy] <= 50", room_gy=0.3).level_gy == pytest.approx(49.7)
+    assert wish_of("D99[Gy] >= 57", room_gy=0.3).level_gy == pytest.approx(57.3)
+
+
+def test_a_structure_s_volume_is_that_of_its_parts():
+    """100 voxels of 0.05 cc, half of them half inside: 3.75 cc, of which 0.75 cc is a fifth. mutant: whole voxels"""
+    part = np.where(np.arange(100) < 50, 0.5, 1.0)
+    wish = wish_of("D0.75cc[Gy] <= 45", sets={"Organ": (np.arange(100), part)})
+    assert wish.exempt == pytest.approx(EXEMPT * 0.2)
+    assert wish.share.sum() == pytest.approx(1.0) and wish.share[0] == pytest.approx(wish.share[99] / 2)
+
+
+@pytest.mark.parametrize("sets", [{"Other": (np.arange(3), np.ones(3))}, {"Organ": (np.arange(3), np.zeros(3))}])
+def test_a_goal_without_voxels_is_not_skipped(sets):
+    with pytest.raises(PlanningFailed, match="Organ") as caught:
+        wish_of("Mean[Gy] <= 26", sets=sets)
+    assert caught.value.code == "GOAL_WITHOUT_VOXELS"
+
+
+def test_no_goal_is_worth_more_than_one_of_higher_priority():
+    # mutant: priorities beyond the list take the first price
+    caps = [wishes_of(goal("Mean[Gy] <= 26", priority=p))[0].price_cap for p in range(9)]
+    assert caps[: len(PRICE_CAPS)] == list(PRICE_CAPS) and np.all(np.diff(caps) <= 0)
+
+
+# ---- what it costs
+
+
+KINDS = ["Mean[Gy] <= 30", "Mean[Gy] >= 40", "EUD8[Gy] <= 40", "EUD-10[Gy] >= 30", "D20[Gy] <= 40", "D95[Gy] >= 30"]
+
+
+def bargain(text, seed, n=N):
+    """A wish in the middle of a bargain: some price, some voxels let off, doses on both sides of the level."""
+    wish = wish_of(text, sets={"Organ": (np.arange(n), np.random.default_rng(seed).uniform(0.2, 1.0, n))})
+    rng = np.random.default_rng(seed + 100)
+    size = n if wish.kind == "tail" else 1
+    exempt = (rng.random(size) < 0.1) & (wish.kind == "tail")
+    amount = np.where(exempt, 0.0, rng.uniform(0.0, 0.5, size) * wish.top_price)
+    return wish, Price(amount, exempt, wish.stiffness), dose_of(seed, n)
+
+
+@pytest.mark.parametrize("text", KINDS)
+def test_the_penalty_s_gradient_agrees_with_finite_differences(text):
+    # mutants: exponent a instead of a - 1; the old price's pull; pull of voxels that are let off
+    pulled = False
+    for seed in range(3):
+        wish, price, dose = bargain(text, seed, 30)
+        gradient = penalty(wish, price, dose)[2]
+        step = 1e-5 * np.eye(30)
+        found = [(penalty(wish, price, dose + e)[0] - penalty(wish, price, dose - e)[0]) / 2e-5 for e in step]
+        np.testing.assert_allclose(gradient, found, rtol=1e-4, atol=1e-5 * np.abs(gradient).max())
+        pulled |= bool(np.any(gradient))
+    assert pulled
+
+
+@pytest.mark.parametrize("text", KINDS)
+def test_the_penalty_lies_between_lagrangian_and_elastic_cost(text):
+    """Less the constant price² / (2 stiffness), so that it is never negative: price · c <= penalty <= cap · max(c, 0).
+
+    mutants: half of the quadratic forgotten; asked price not capped
+    """
+    for seed in range(20):
+        wish, price, dose = bargain(text, seed)
+        for level in (1.0, 15.0, 40.0, 65.0):
+            at = replace(wish, level_gy=level)
+            value, bound, _ = penalty(at, price, dose)
+            beyond, weight = at.beyond_gy(dose), at.weight()
+            constant = float(weight @ price.amount**2) / (2 * price.stiffness)
+            counted = np.where(price.exempt, 0.0, beyond)
+            slack = 1e-9 * (1 + abs(value))
+            assert value >= 0.0
+            assert float(weight @ (price.amount * beyond)) - slack <= value - constant
+            assert value - constant <= wish.top_price * float(weight @ np.maximum(counted, 0.0)) + slack
+            assert bound <= full_cost(at, price, dose) + slack
+
+
+@pytest.mark.parametrize("text", KINDS)
+def test_prices_stay_between_nothing_and_the_cap(text):
+    for seed in range(5):
+        wish, price, dose = bargain(text, seed)
+        for k in range(30):
+            price = updated_price(wish, price, dose + 20.0 * np.sin(k + seed), choose=True)
+            asked = asked_price(wish, price, wish.beyond_gy(dose))
+            for amount in (price.amount, asked):
+                assert amount.min() >= 0.0 and amount.max() <= wish.top_price
+            assert price.stiffness <= STIFFEST * wish.stiffness
+
+
+@pytest.mark.parametrize("text", KINDS)
+def test_a_wish_that_is_kept_costs_nothing_in_the_end(text):
+    # mutant: a price that never falls
+    wish, price, _ = bargain(text, 1)
+    kept = np.full(N, wish.level_gy + (-1.0 if wish.upper else 1.0))
+    assert price.amount.max() > 0
+    for _ in range(int(wish.top_price / wish.stiffness) + 2):
+        price = updated_price(wish, price, kept, choose=True)
+    value, bound, gradient = penalty(wish, price, kept)
+    assert price.amount.max() == value == bound == np.abs(gradient).max() == full_cost(wish, price, kept) == 0.0
+
+
+@pytest.mark.parametrize("text", KINDS)
+def test_a_wish_that_cannot_be_kept_asks_for_its_whole_price(text):
+    wish, price, _ = bargain(text, 2)
+    worse = np.full(N, wish.level_gy + (5.0 if wish.upper else -5.0))
+    for _ in range(60):
+        price = updated_price(wish, price, worse, choose=True)
+    assert price.amount[~price.exempt].min() == wish.top_price
+    assert spent(wish, price) == pytest.approx(1.0)
+    cost = wish.top_price * (5.0 - TOLERANCE_GY) * float(wish.weight()[~price.exempt].sum())
+    assert full_cost(wish, price, worse) == pytest.approx(cost)
+
+
+@pytest.mark.parametrize("text", ["D20[Gy] <= 40", "D95[Gy] >= 30", "V50Gy[cc] <= 3", "Max[Gy] <= 40", "D99[Gy] >= 50"])
+def test_no_more_is_let_off_than_the_goal_lets_off_and_that_are_the_worst(text):
+    # mutants: searchsorted one further; the best let off
+    for seed in range(10):
+        wish, _, dose = bargain(text, seed)
+        price = updated_price(wish, first_prices((wish,))[0], dose, choose=True)
+        assert float(wish.share[price.exempt].sum()) <= wish.exempt + 1e-12
+        assert float(wish.share[price.exempt].sum()) >= wish.exempt - wish.share.max()
+        beyond = wish.beyond_gy(dose)
+        if price.exempt.any():
+            assert beyond[price.exempt].min() >= beyond[~price.exempt].max()
+        assert not price.amount[price.exempt].any()
+
+
+def test_who_is_let_off_rests_where_it_is_not_asked():
+    # mutant: chosen anew always
+    wish, _, dose = bargain("D20[Gy] <= 40", 3)
+    price = updated_price(wish, first_prices((wish,))[0], dose, choose=True)
+    later = updated_price(wish, price, dose[::-1], choose=False)
+    assert later.exempt.any() and np.array_equal(later.exempt, price.exempt)
+
+
+def test_those_who_keep_to_a_goal_on_a_volume_meet_it():
+    """All voxels but those let off at the level: the goal is met, with room. mutant: 1 / EXEMPT of the volume let off"""
+    for text in ("V20Gy[%] <= 30", "D95[Gy] >= 57", "V30Gy[cc] <= 2"):
+        asked = goal(text)
+        (wish,) = wishes_of(asked)
+        price = updated_price(wish, first_prices((wish,))[0], dose_of(4), choose=True)
+        dose = np.where(price.exempt, 70.0 if wish.upper else 1.0, wish.level_gy - (1e-6 if wish.upper else 0.0))
+        assert asked.met_by(evaluate_metric(asked.metric, dose, VOXEL_CC, PRESCRIBED_GY))
+        assert full_cost(wish, price, dose) == 0.0
+
+
+# ---- what is out of reach
+
+
+@pytest.mark.parametrize("text", ["Mean[Gy] <= 30", "Mean[Gy] >= 40", "EUD8[Gy] <= 40", "Max[Gy] <= 40", "D95[Gy] >= 30"])
+def test_only_what_is_out_of_reach_is_let_go(text):
+    # mutants: or instead of and; the slip on the wrong side
+    wish = wish_of(text)
+    away = 1.0 if wish.upper else -1.0
+    far, near = (np.full(N, wish.level_gy + away * d) for d in (10.0, 0.9 * OUT_OF_REACH_GY))
+    (nothing,) = first_prices((wish,))
+    size = len(nothing.amount)
+    everything = Price(np.full(size, wish.top_price), np.zeros(size, dtype=bool), wish.stiffness)
+    assert within_reach(wish, nothing, far) is wish  # nobody has asked yet
+    assert within_reach(wish, everything, near) is wish
+    let_go = within_reach(wish, everything, far)
+    assert away * (let_go.level_gy - wish.level_gy) > 10.0  # what was reached is kept, and a little less will do
+    assert away * (let_go.level_gy - wish.level_gy) < 10.0 + 0.02 * wish.level_gy
+    assert full_cost(let_go, everything, far) == 0.0
+
+
+def test_shares_that_do_not_sum_to_one_are_refused():
+    with pytest.raises(ValueError, match="sum 1"):
+        replace(wish_of("Mean[Gy] <= 26"), share=np.ones(N))
