@@ -222,7 +222,7 @@ def optimise_weights(
     solution = minimise(
         problem,
         upper=problem.upper_mu,
-        scale=_inverse_curvature(problem),
+        scale=inverse_curvature(problem),
         start=start,
         tolerance=tolerance,
         max_iterations=max_iterations,
@@ -258,7 +258,7 @@ def _repriced(problem: BoxFunction, image: Float, choosing: bool) -> tuple[BoxFu
     return cast(Problem, problem).repriced(image, choosing)
 
 
-def _inverse_curvature(problem: Problem) -> Float:
+def inverse_curvature(problem: Problem) -> Float:
     """1 / (Aᵀ q), q the terms' weight per voxel: how strongly each weight is felt, scaled to mean 1. One apply, one adjoint.
 
     Weights that no term feels get the scale of the weakest hundredth, not an infinite one.
