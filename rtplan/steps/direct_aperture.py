@@ -195,9 +195,8 @@ class _Search:
 
     def _bounds(self, state: _State) -> tuple[Floats, Floats]:
         n = len(state.mu)
-        low = [np.full(n, self.least_mu), *(np.concatenate([t.low_mm.ravel(), t.low_mm.ravel()]) for t in state.tips)]
-        high = [np.full(n, self.segments.machine.max_beam_mu)]
-        high += [np.concatenate([t.high_mm.ravel(), t.high_mm.ravel()]) for t in state.tips]
+        low = [np.full(n, self.least_mu), *(t.low_mm.ravel() for t in state.tips)]
+        high = [np.full(n, self.segments.machine.max_beam_mu), *(t.high_mm.ravel() for t in state.tips)]
         return np.concatenate(low), np.concatenate(high)
 
     def _state(self, mu: Floats, tips: list[Tips], image: Floats | None = None) -> _State:

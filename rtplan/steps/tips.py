@@ -19,7 +19,7 @@ AREA_MARGIN = 1.02  # over the machine's smallest area
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tips:
-    """Tips (n_segments, n_rows) mm of both banks, x1 <= x2, between `low_mm` and `high_mm` of the same shape.
+    """Tips (n_segments, n_rows) mm of both banks, x1 <= x2, between `low_mm` and `high_mm` (2, n_segments, n_rows).
 
     Photons see each tip of an open pair `back_mm` further out; leaves let `transmission` through.
     """
@@ -74,23 +74,35 @@ class Tips:
 
 
 def first_tips(shapes: Sequence[Shape], field: BeamletField, machine: Machine) -> Tips:
-    """Tips of one beam's shapes. Closed pairs stand in the middle of the nearest open one, from where they can open."""
+    """Tips of one beam's shapes. Closed pairs stand in the middle of the nearest open one, or as near as their own beamlets
+    are, from where they can open; those that no place would let open are held there."""
     x1, x2 = np.stack([s.x1_mm for s in shapes]), np.stack([s.x2_mm for s in shapes])
-    for one, two in zip(x1, x2, strict=True):
-        rows = np.flatnonzero(~np.isnan(one))
-        closed = np.flatnonzero(np.isnan(one))
-        nearest = rows[np.abs(closed[:, None] - rows[None, :]).argmin(axis=1)]
-        one[closed] = two[closed] = (one[nearest] + two[nearest]) / 2
+    is_open = ~np.isnan(x1)
     low, high = _limits(x1, x2, field, machine)
+    lowest, highest = low.max(axis=0), high.min(axis=0)
+    stuck = ~is_open & (lowest > highest)
+    for i, opened in enumerate(is_open):
+        rows, closed = np.flatnonzero(opened), np.flatnonzero(~opened)
+        nearest = rows[np.abs(closed[:, None] - rows[None, :]).argmin(axis=1)]
+        middle = (x1[i, nearest] + x2[i, nearest]) / 2
+        place = np.clip(middle, lowest[i, closed], highest[i, closed])
+        x1[i, closed] = x2[i, closed] = np.where(stuck[i, closed], middle, place)
+    low, high = np.where(stuck, x1, low), np.where(stuck, x1, high)
     mlc = machine.mlc
-    x1, x2 = np.clip(x1, low, high), np.clip(x2, low, high)
-    return Tips(x1, x2, low, high, mlc.dosimetric_leaf_gap_mm / 2, mlc.mean_transmission)
+    return Tips(
+        np.clip(x1, low[0], high[0]),
+        np.clip(x2, low[1], high[1]),
+        low,
+        high,
+        mlc.dosimetric_leaf_gap_mm / 2,
+        mlc.mean_transmission,
+    )
 
 
 def legal_tips(old: Tips, x1_mm: Floats, x2_mm: Floats, field: BeamletField, machine: Machine) -> Tips:
     """The nearest tips to those wished for that the machine can set; segments that would be too small stay as they were."""
-    x1, x2 = np.clip(x1_mm, old.low_mm, old.high_mm), np.clip(x2_mm, old.low_mm, old.high_mm)
-    middle, crossed = (x1 + x2) / 2, x1 > x2
+    x1, x2 = np.clip((x1_mm, x2_mm), old.low_mm, old.high_mm)
+    middle, crossed = np.clip((x1 + x2) / 2, old.low_mm.max(axis=0), old.high_mm.min(axis=0)), x1 > x2
     x1, x2 = np.where(crossed, middle, x1), np.where(crossed, middle, x2)
     if not machine.mlc.interdigitation:
         x1, x2 = _joined(old, x1, x2, machine.mlc.min_gap_mm)
@@ -100,17 +112,20 @@ def legal_tips(old: Tips, x1_mm: Floats, x2_mm: Floats, field: BeamletField, mac
 
 
 def _limits(x1: Floats, x2: Floats, field: BeamletField, machine: Machine) -> tuple[Floats, Floats]:
-    """How far tips may go: the beamlets of their row, travel, overtravel, and a window of one span around the segment."""
+    """How far the tips of each bank may go, (2, n_segments, n_rows) mm: the beamlets of their row, travel, overtravel, and a
+    window of one span for the bank. The windows hold the open tips and lie as near to the segment's middle as that allows,
+    so that closed pairs keep a place in both."""
     mlc, edges = machine.mlc, field.x_edges_mm
     present = np.zeros((len(field.row_height_mm), len(edges) - 1), dtype=bool)
     present[field.row, field.column] = True
-    first = edges[present.argmax(axis=1)]
-    last = edges[present.shape[1] - present[:, ::-1].argmax(axis=1)]
-    travel = min(mlc.max_position_mm, mlc.max_overtravel_mm)
-    middle = (x1.min(axis=1) + x2.max(axis=1))[:, None] / 2
-    low = np.maximum(np.maximum(first, -travel)[None, :], middle - mlc.max_span_mm / 2)
-    high = np.minimum(np.minimum(last, travel)[None, :], middle + mlc.max_span_mm / 2)
-    return np.minimum(low, x1), np.maximum(high, x2)
+    first = np.where(present.any(axis=1), edges[present.argmax(axis=1)], np.inf)
+    last = np.where(present.any(axis=1), edges[present.shape[1] - present[:, ::-1].argmax(axis=1)], -np.inf)
+    centred = (np.nanmin(x1, axis=1) + np.nanmax(x2, axis=1) - mlc.max_span_mm) / 2
+    window = [np.clip(centred, np.nanmax(x, axis=1) - mlc.max_span_mm, np.nanmin(x, axis=1))[:, None] for x in (x1, x2)]
+    furthest = (-mlc.max_position_mm, mlc.max_overtravel_mm), (-mlc.max_overtravel_mm, mlc.max_position_mm)
+    low = [np.maximum(np.maximum(first, out[0]), w) for out, w in zip(furthest, window, strict=True)]
+    high = [np.minimum(np.minimum(last, out[1]), w + mlc.max_span_mm) for out, w in zip(furthest, window, strict=True)]
+    return np.stack(low), np.stack(high)
 
 
 def _joined(old: Tips, x1: Floats, x2: Floats, gap_mm: float) -> tuple[Floats, Floats]:
