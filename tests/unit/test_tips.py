@@ -193,8 +193,9 @@ def test_banks_of_a_field_wider_than_the_span_stay_within_it():
     field = field_of(machine, columns=38, left_mm=-95.0)
     shape = Shape(0, np.array([-95.0, *[-20.0] * 5]), np.array([95.0, *[20.0] * 5]))
     tips = first_tips([shape], field, machine)
-    for shift in (np.array([0.0, 300.0, -300.0] * 2), np.array([0.0, -300.0, 300.0] * 2)):
-        (found,) = legal_tips(tips, tips.x1_mm + shift, tips.x2_mm + shift, field, machine).shapes(0)
+    for low, high in ((60.0, 95.0), (-95.0, -60.0)):
+        wish = np.array([[-95.0, *[low] * 5]]), np.array([[95.0, *[high] * 5]])
+        (found,) = legal_tips(tips, *wish, field, machine).shapes(0)
         aperture = aperture_of(found, field, jaw_box([found], field, machine), machine)
         assert np.ptp(aperture.leaf_x1_mm) <= 150.0 and np.ptp(aperture.leaf_x2_mm) <= 150.0
 
