@@ -187,6 +187,17 @@ def test_pairs_open_over_their_own_beamlets_only():
     assert (shape.x1_mm[3], shape.x2_mm[3]) == (-20.0, 20.0)
 
 
+def test_a_closed_pair_beyond_the_overtravel_stays_closed():
+    """Its tips cannot both stand in the middle of its neighbours' opening. mutant: each tip put where its bank can be"""
+    machine = machine_with(max_overtravel_mm=160.0)
+    field = field_of(machine, columns=10, left_mm=-195.0)
+    nan = np.nan
+    shape = Shape(0, np.array([-195.0, nan, -195.0, nan, nan, -195.0]), np.array([-155.0, nan, -155.0, nan, nan, -155.0]))
+    tips = first_tips([shape], field, machine)
+    assert tips.shapes(0)[0].is_open.tolist() == shape.is_open.tolist()
+    assert np.array_equal(tips.x1_mm[0, 1:5:3], tips.x2_mm[0, 1:5:3])
+
+
 def test_banks_of_a_field_wider_than_the_span_stay_within_it():
     """One pair open over 190 mm: the others' tips follow their own bank's. mutant: one window for both banks"""
     machine = machine_with(max_span_mm=150.0)
