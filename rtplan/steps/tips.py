@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtplan.domain.machine import Machine
+from rtplan.domain.openings import POSITION_TOLERANCE_MM
 from rtplan.steps.apertures import BeamletField, Shape
 
 Floats = NDArray[np.float64]
 
-CLOSED_MM = 1.0  # a pair that is open by less is closed in the end: no accelerator gives such a slit as planned
+CLOSED_MM = 1.0  # a pair that is open by less, or by no more than the smallest gap, is closed in the end
 AREA_MARGIN = 1.02  # over the machine's smallest area
 
 
@@ -21,7 +22,8 @@ AREA_MARGIN = 1.02  # over the machine's smallest area
 class Tips:
     """Tips (n_segments, n_rows) mm of both banks, x1 <= x2, between `low_mm` and `high_mm` (2, n_segments, n_rows).
 
-    Photons see each tip of an open pair `back_mm` further out; leaves let `transmission` through.
+    Photons see each tip of an open pair `back_mm` further out; leaves let `transmission` through. Pairs open by less than
+    `closed_mm` are closed in the end: no accelerator gives such a slit as planned.
     """
 
     x1_mm: Floats
@@ -30,6 +32,7 @@ class Tips:
     high_mm: Floats
     back_mm: float
     transmission: float
+    closed_mm: float
 
     def open_share(self, field: BeamletField) -> Floats:
         """Part of each beamlet between the tips, (n_segments, n_rows, n_columns)."""
@@ -67,8 +70,8 @@ class Tips:
         return total, gradients[0], gradients[1]
 
     def shapes(self, beam_index: int) -> list[Shape]:
-        """The tips as shapes: pairs open by less than `CLOSED_MM` are closed."""
-        closed = self.x2_mm - self.x1_mm < CLOSED_MM
+        """The tips as shapes: pairs open by less than `closed_mm` are closed."""
+        closed = self.x2_mm - self.x1_mm < self.closed_mm
         x1, x2 = np.where(closed, np.nan, self.x1_mm), np.where(closed, np.nan, self.x2_mm)
         return [Shape(beam_index, a, b) for a, b in zip(x1, x2, strict=True)]
 
@@ -89,14 +92,9 @@ def first_tips(shapes: Sequence[Shape], field: BeamletField, machine: Machine) -
         x1[i, closed] = x2[i, closed] = np.where(stuck[i, closed], middle, place)
     low, high = np.where(stuck, x1, low), np.where(stuck, x1, high)
     mlc = machine.mlc
-    return Tips(
-        np.clip(x1, low[0], high[0]),
-        np.clip(x2, low[1], high[1]),
-        low,
-        high,
-        mlc.dosimetric_leaf_gap_mm / 2,
-        mlc.mean_transmission,
-    )
+    closed_mm = max(CLOSED_MM, mlc.min_gap_mm + 2 * POSITION_TOLERANCE_MM)
+    x1, x2 = np.clip((x1, x2), low, high)
+    return Tips(x1, x2, low, high, mlc.dosimetric_leaf_gap_mm / 2, mlc.mean_transmission, closed_mm)
 
 
 def legal_tips(old: Tips, x1_mm: Floats, x2_mm: Floats, field: BeamletField, machine: Machine) -> Tips:
@@ -106,7 +104,7 @@ def legal_tips(old: Tips, x1_mm: Floats, x2_mm: Floats, field: BeamletField, mac
     x1, x2 = np.where(crossed, middle, x1), np.where(crossed, middle, x2)
     if not machine.mlc.interdigitation:
         x1, x2 = _joined(old, x1, x2, machine.mlc.min_gap_mm)
-    small = _area_cm2(x1, x2, field) < AREA_MARGIN * machine.min_segment_area_cm2
+    small = _area_cm2(x1, x2, old.closed_mm, field) < AREA_MARGIN * machine.min_segment_area_cm2
     x1[small], x2[small] = old.x1_mm[small], old.x2_mm[small]
     return replace(old, x1_mm=x1, x2_mm=x2)
 
@@ -142,6 +140,6 @@ def _joined(old: Tips, x1: Floats, x2: Floats, gap_mm: float) -> tuple[Floats, F
     return x1, x2
 
 
-def _area_cm2(x1: Floats, x2: Floats, field: BeamletField) -> Floats:
-    width = np.where(x2 - x1 < CLOSED_MM, 0.0, x2 - x1)
+def _area_cm2(x1: Floats, x2: Floats, closed_mm: float, field: BeamletField) -> Floats:
+    width = np.where(x2 - x1 < closed_mm, 0.0, x2 - x1)
     return np.asarray((width * field.row_height_mm).sum(axis=1) / 100.0)

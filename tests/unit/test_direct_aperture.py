@@ -176,7 +176,6 @@ def test_the_fluence_of_segments_is_what_the_plan_delivers():
     plan = plan_of(after, FRACTIONS)
     difference = delivered(plan, after.beamlets, machine) - after.fluence()
     mu = np.array([after.mu[[s.beam_index == b for s in after.shapes]].sum() for b in after.beamlets.beam_index])
-    print(np.abs(difference).max(), after.fluence().max(), mu)
     assert np.all(difference <= 1e-9 * mu)
     assert np.all(difference >= -1.01 * machine.mlc.transmission * mu)
     assert np.mean(np.abs(difference) < 1e-9 * mu) > 0.8
@@ -222,19 +221,20 @@ def test_mu_stay_between_the_least_and_the_most():
     machine = replace(example_machine(), max_beam_mu=9.0)
     beamlets = field_of(machine)
     segments = segments_on(machine, beamlets, 1, 6)
-    after, _ = optimise_apertures(problem_on(beamlets), segments, steps=15, least_mu=3.0)
-    assert after.mu.min() >= 3.0 and after.mu.max() <= 9.0
-    assert (after.mu == 3.0).any() and (after.mu == 9.0).any()  # both are at work
+    after, _ = optimise_apertures(problem_on(beamlets), segments, steps=15, least_mu=5.0)
+    assert after.mu.min() >= 5.0 and after.mu.max() <= 9.0
+    assert (after.mu == 5.0).any() and (after.mu == 9.0).any()  # both are at work
 
 
 def test_a_new_segment_goes_where_the_objective_asks_for_it():
     """A little of it lowers the objective, by about what its reduced cost says. mutants: the sign of the pull; budget
     counted by beams"""
-    _, problem, segments, _ = optimised()
-    few = segments.keeping(np.arange(len(segments.mu)) < 2)
+    _, problem, _, segments = optimised()
+    few = segments.keeping(np.isin(np.arange(len(segments.mu)), [0, len(segments.mu) - 1]))
+    assert [s.beam_index for s in few.shapes] == [0, 1]
     for budget in (2, 3, 9):
         more = with_new_segments(problem, few, budget, 1e-3)
-        assert len(more.mu) == len(more.shapes) == min(budget, 2 + 2)  # one for each of two beams
+        assert len(more.mu) == len(more.shapes) == min(budget, 4)  # one for each of two beams
         assert more.shapes[:2] == few.shapes and np.all(more.mu[2:] == 1e-3)
         assert len({s.key for s in more.shapes}) == len(more.shapes)
         for k in range(2, len(more.shapes)):
