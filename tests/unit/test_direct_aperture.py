@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rtplan.checks import run_checks
 from rtplan.domain.beams import Beam
 from rtplan.domain.example_context import example_context, example_machine
+from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.influence import Beamlets, FluencePlan
 from rtplan.errors import PlanningFailed
 from rtplan.library.machines import load_machine
@@ -29,6 +30,7 @@ from rtplan.steps.fluence import plan_fluence
 from rtplan.steps.optimise import Problem, Term
 from rtplan.steps.sequence import first_segments, plan_of
 from rtplan.steps.tips import first_tips
+from rtplan.steps.wishes import Wish, first_prices
 
 SHELF = shelf("rtplan.objectives")
 DOSE_CHECKS = {"DOSE_IMPLAUSIBLE", "DOSE_GRID", "DOSE_SUM"}
@@ -181,14 +183,20 @@ def test_the_fluence_of_segments_is_what_the_plan_delivers():
     assert np.mean(np.abs(difference) < 1e-9 * mu) > 0.8
 
 
-def test_tongues_take_what_the_model_leaves_to_the_measured_offset():
+def test_tongues_take_no_more_than_their_width():
+    """What the model leaves to the measured offset: over an overlap, half a tongue on either side of a leaf, a segment gives
+    between nothing and the root of the leakage too much; and jaws stop the leakage. mutant: the leaf gap forgotten"""
     machine = load_machine("generic_carm:6X")
     beamlets = field_of(machine, half_mm=(30.0, 30.0))
     problem = problem_on(beamlets)
     segments, _ = optimise_apertures(problem, segments_on(machine, beamlets, 1), steps=20, least_mu=2.1)
-    difference = delivered(plan_of(segments, FRACTIONS), beamlets, machine) - segments.fluence()
-    print(machine.mlc.tongue_mm, difference.min(), difference.max(), segments.fluence().max(), np.abs(difference).mean())
-    assert faults(plan_of(segments, FRACTIONS), machine) == []
+    plan = plan_of(segments, FRACTIONS)
+    difference = delivered(plan, beamlets, machine) - segments.fluence()
+    mu = np.array([segments.mu[[s.beam_index == b for s in segments.shapes]].sum() for b in beamlets.beam_index])
+    overlap, mlc = mu * machine.mlc.tongue_mm / (beamlets.y2_mm - beamlets.y1_mm), machine.mlc
+    assert np.all(difference >= -overlap - mlc.mean_transmission * mu)
+    assert np.all(difference <= overlap * np.sqrt(mlc.interleaf_transmission))
+    assert faults(plan, machine) == []
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -211,6 +219,25 @@ def test_whatever_is_optimised_can_be_delivered(seed, interdigitation, gap_mm, l
     segments = with_new_segments(problem, segments, 5, 3.0)
     segments, _ = optimise_apertures(problem, segments, steps=8, least_mu=2.1)
     assert faults(plan_of(segments, FRACTIONS), machine) == []
+
+
+# ---- prices
+
+
+def test_prices_rise_while_tips_move_and_tips_obey():
+    """No voxel of the rest above 40 Gy: with the wish the hottest is less than half as far beyond. mutant: prices of the beginning"""
+    _, problem, segments, _ = optimised()
+    rest = problem.terms[2].voxel_rows
+    asked = Goal("Rest", parse_metric("Max[Gy]"), "<=", 40.0, 0, "made up", "unverified")
+    wish = Wish(asked, "tail", rest, np.full(len(rest), 1 / len(rest)), True, 40.0, 30.0, 2.0)
+    hottest, prices = [], []
+    for wishes in ((), (wish,)):
+        priced = replace(problem, wishes=wishes, prices=first_prices(wishes))
+        after, end = optimise_apertures(priced, segments, steps=60, least_mu=2.1)
+        hottest.append(float(problem.image(after.fluence())[rest].max()))
+        prices.append([float(p.amount.max()) for p in end.prices])
+    assert hottest[0] > 42.0 and hottest[1] < 40.0 + 0.5 * (hottest[0] - 40.0)
+    assert prices[1][0] > 0.0
 
 
 # ---- MU and new segments

@@ -204,6 +204,7 @@ def test_banks_of_a_field_wider_than_the_span_stay_within_it():
     field = field_of(machine, columns=38, left_mm=-95.0)
     shape = Shape(0, np.array([-95.0, *[-20.0] * 5]), np.array([95.0, *[20.0] * 5]))
     tips = first_tips([shape], field, machine)
+    assert (tips.x1_mm[0, 0], tips.x2_mm[0, 0]) == (-95.0, 95.0)
     for low, high in ((60.0, 95.0), (-95.0, -60.0)):
         wish = np.array([[-95.0, *[low] * 5]]), np.array([[95.0, *[high] * 5]])
         (found,) = legal_tips(tips, *wish, field, machine).shapes(0)
@@ -230,6 +231,10 @@ def test_a_slit_is_closed_and_a_wider_opening_is_not():
     (shape,) = replace(tips, x2_mm=tips.x1_mm + width).shapes(7)
     assert shape.beam_index == 7
     assert shape.is_open.tolist() == [False, False, False, True, True, True]
+    machine = machine_with(min_gap_mm=5.0)  # where leaves cannot come closer, an opening is wider than that
+    tips = first_tips([Shape(0, np.zeros(6), np.full(6, 10.0))], field_of(machine), machine)
+    (shape,) = replace(tips, x2_mm=tips.x1_mm + np.array([0.0, 1.5, 4.9, 5.0, 5.5, 10.0])).shapes(7)
+    assert shape.is_open.tolist() == [False] * 4 + [True] * 2
 
 
 def test_closed_pairs_start_in_the_middle_of_their_nearest_opening():
