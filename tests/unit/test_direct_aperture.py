@@ -225,7 +225,10 @@ def test_whatever_is_optimised_can_be_delivered(seed, interdigitation, gap_mm, l
 
 
 def test_prices_rise_while_tips_move_and_tips_obey():
-    """No voxel of the rest above 40 Gy: with the wish the hottest is less than half as far beyond. mutant: prices of the beginning"""
+    """No voxel of the rest above 40 Gy: with the wish the hottest is less than half as far beyond.
+
+    mutant: prices of the beginning
+    """
     _, problem, segments, _ = optimised()
     rest = problem.terms[2].voxel_rows
     asked = Goal("Rest", parse_metric("Max[Gy]"), "<=", 40.0, 0, "made up", "unverified")
