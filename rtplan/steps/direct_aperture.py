@@ -106,8 +106,6 @@ def optimise_apertures(
         if float(moved @ turned) > 1e-12 * float(np.linalg.norm(moved) * np.linalg.norm(turned)):
             pairs = [*pairs, (moved, turned)][-MEMORY:]
         state = following
-        if not np.isfinite(state.value):
-            raise PlanningFailed("OBJECTIVE_NOT_FINITE", f"objective is {state.value} in step {step}", "a number")
         progress("sequence", step / steps, f"{len(state.mu)} segments, {state.mu.sum():.0f} MU, {state.value:.4g} Gy²")
     return search.segments_of(state), search.problem
 
@@ -195,9 +193,8 @@ class _Search:
 
     def _bounds(self, state: _State) -> tuple[Floats, Floats]:
         n = len(state.mu)
-        low = [np.full(n, self.least_mu), *(np.concatenate([t.low_mm.ravel(), t.low_mm.ravel()]) for t in state.tips)]
-        high = [np.full(n, self.segments.machine.max_beam_mu)]
-        high += [np.concatenate([t.high_mm.ravel(), t.high_mm.ravel()]) for t in state.tips]
+        low = [np.full(n, self.least_mu), *(t.low_mm.ravel() for t in state.tips)]
+        high = [np.full(n, self.segments.machine.max_beam_mu), *(t.high_mm.ravel() for t in state.tips)]
         return np.concatenate(low), np.concatenate(high)
 
     def _state(self, mu: Floats, tips: list[Tips], image: Floats | None = None) -> _State:
@@ -205,6 +202,8 @@ class _Search:
         if image is None:
             image = self.problem.image(_fluence(beamlets, self.parts, tips, mu))
         at = self.problem.evaluate(np.zeros(len(beamlets)), image)
+        if not np.isfinite(at.value):
+            raise PlanningFailed("OBJECTIVE_NOT_FINITE", f"objective of the apertures is {at.value}", "a number")
         pull = self.problem.pull(at.image_gradient)
         value, by_mu, by_tips = at.value + MU_COST * float(mu.sum()), np.full(len(mu), MU_COST), []
         for (field, own), t in zip(self.parts, tips, strict=True):

@@ -9,19 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtplan.domain.machine import Machine
+from rtplan.domain.openings import POSITION_TOLERANCE_MM
 from rtplan.steps.apertures import BeamletField, Shape
 
 Floats = NDArray[np.float64]
 
-CLOSED_MM = 1.0  # a pair that is open by less is closed in the end: no accelerator gives such a slit as planned
+CLOSED_MM = 1.0  # a pair that is open by less, or by no more than the smallest gap, is closed in the end
 AREA_MARGIN = 1.02  # over the machine's smallest area
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tips:
-    """Tips (n_segments, n_rows) mm of both banks, x1 <= x2, between `low_mm` and `high_mm` of the same shape.
+    """Tips (n_segments, n_rows) mm of both banks, x1 <= x2, between `low_mm` and `high_mm` (2, n_segments, n_rows).
 
-    Photons see each tip of an open pair `back_mm` further out; leaves let `transmission` through.
+    Photons see each tip of an open pair `back_mm` further out; leaves let `transmission` through. Pairs open by less than
+    `closed_mm` are closed in the end: no accelerator gives such a slit as planned.
     """
 
     x1_mm: Floats
@@ -30,6 +32,7 @@ class Tips:
     high_mm: Floats
     back_mm: float
     transmission: float
+    closed_mm: float
 
     def open_share(self, field: BeamletField) -> Floats:
         """Part of each beamlet between the tips, (n_segments, n_rows, n_columns)."""
@@ -67,50 +70,60 @@ class Tips:
         return total, gradients[0], gradients[1]
 
     def shapes(self, beam_index: int) -> list[Shape]:
-        """The tips as shapes: pairs open by less than `CLOSED_MM` are closed."""
-        closed = self.x2_mm - self.x1_mm < CLOSED_MM
+        """The tips as shapes: pairs open by less than `closed_mm` are closed."""
+        closed = self.x2_mm - self.x1_mm < self.closed_mm
         x1, x2 = np.where(closed, np.nan, self.x1_mm), np.where(closed, np.nan, self.x2_mm)
         return [Shape(beam_index, a, b) for a, b in zip(x1, x2, strict=True)]
 
 
 def first_tips(shapes: Sequence[Shape], field: BeamletField, machine: Machine) -> Tips:
-    """Tips of one beam's shapes. Closed pairs stand in the middle of the nearest open one, from where they can open."""
+    """Tips of one beam's shapes. Closed pairs stand in the middle of the nearest open one, or as near as their own beamlets
+    are, from where they can open; those that no place would let open are held there."""
     x1, x2 = np.stack([s.x1_mm for s in shapes]), np.stack([s.x2_mm for s in shapes])
-    for one, two in zip(x1, x2, strict=True):
-        rows = np.flatnonzero(~np.isnan(one))
-        closed = np.flatnonzero(np.isnan(one))
-        nearest = rows[np.abs(closed[:, None] - rows[None, :]).argmin(axis=1)]
-        one[closed] = two[closed] = (one[nearest] + two[nearest]) / 2
+    is_open = ~np.isnan(x1)
     low, high = _limits(x1, x2, field, machine)
+    lowest, highest = low.max(axis=0), high.min(axis=0)
+    stuck = ~is_open & (lowest > highest)
+    for i, opened in enumerate(is_open):
+        rows, closed = np.flatnonzero(opened), np.flatnonzero(~opened)
+        nearest = rows[np.abs(closed[:, None] - rows[None, :]).argmin(axis=1)]
+        middle = (x1[i, nearest] + x2[i, nearest]) / 2
+        place = np.clip(middle, lowest[i, closed], highest[i, closed])
+        x1[i, closed] = x2[i, closed] = np.where(stuck[i, closed], middle, place)
+    low, high = np.where(stuck, x1, low), np.where(stuck, x1, high)
     mlc = machine.mlc
-    x1, x2 = np.clip(x1, low, high), np.clip(x2, low, high)
-    return Tips(x1, x2, low, high, mlc.dosimetric_leaf_gap_mm / 2, mlc.mean_transmission)
+    closed_mm = max(CLOSED_MM, mlc.min_gap_mm + 2 * POSITION_TOLERANCE_MM)
+    x1, x2 = np.clip((x1, x2), low, high)
+    return Tips(x1, x2, low, high, mlc.dosimetric_leaf_gap_mm / 2, mlc.mean_transmission, closed_mm)
 
 
 def legal_tips(old: Tips, x1_mm: Floats, x2_mm: Floats, field: BeamletField, machine: Machine) -> Tips:
     """The nearest tips to those wished for that the machine can set; segments that would be too small stay as they were."""
-    x1, x2 = np.clip(x1_mm, old.low_mm, old.high_mm), np.clip(x2_mm, old.low_mm, old.high_mm)
-    middle, crossed = (x1 + x2) / 2, x1 > x2
+    x1, x2 = np.clip((x1_mm, x2_mm), old.low_mm, old.high_mm)
+    middle, crossed = np.clip((x1 + x2) / 2, old.low_mm.max(axis=0), old.high_mm.min(axis=0)), x1 > x2
     x1, x2 = np.where(crossed, middle, x1), np.where(crossed, middle, x2)
     if not machine.mlc.interdigitation:
         x1, x2 = _joined(old, x1, x2, machine.mlc.min_gap_mm)
-    small = _area_cm2(x1, x2, field) < AREA_MARGIN * machine.min_segment_area_cm2
+    small = _area_cm2(x1, x2, old.closed_mm, field) < AREA_MARGIN * machine.min_segment_area_cm2
     x1[small], x2[small] = old.x1_mm[small], old.x2_mm[small]
     return replace(old, x1_mm=x1, x2_mm=x2)
 
 
 def _limits(x1: Floats, x2: Floats, field: BeamletField, machine: Machine) -> tuple[Floats, Floats]:
-    """How far tips may go: the beamlets of their row, travel, overtravel, and a window of one span around the segment."""
+    """How far the tips of each bank may go, (2, n_segments, n_rows) mm: the beamlets of their row, travel, overtravel, and a
+    window of one span for the bank. The windows hold the open tips and lie as near to the segment's middle as that allows,
+    so that closed pairs keep a place in both."""
     mlc, edges = machine.mlc, field.x_edges_mm
     present = np.zeros((len(field.row_height_mm), len(edges) - 1), dtype=bool)
     present[field.row, field.column] = True
-    first = edges[present.argmax(axis=1)]
-    last = edges[present.shape[1] - present[:, ::-1].argmax(axis=1)]
-    travel = min(mlc.max_position_mm, mlc.max_overtravel_mm)
-    middle = (x1.min(axis=1) + x2.max(axis=1))[:, None] / 2
-    low = np.maximum(np.maximum(first, -travel)[None, :], middle - mlc.max_span_mm / 2)
-    high = np.minimum(np.minimum(last, travel)[None, :], middle + mlc.max_span_mm / 2)
-    return np.minimum(low, x1), np.maximum(high, x2)
+    first = np.where(present.any(axis=1), edges[present.argmax(axis=1)], np.inf)
+    last = np.where(present.any(axis=1), edges[present.shape[1] - present[:, ::-1].argmax(axis=1)], -np.inf)
+    centred = (np.nanmin(x1, axis=1) + np.nanmax(x2, axis=1) - mlc.max_span_mm) / 2
+    window = [np.clip(centred, np.nanmax(x, axis=1) - mlc.max_span_mm, np.nanmin(x, axis=1))[:, None] for x in (x1, x2)]
+    furthest = (-mlc.max_position_mm, mlc.max_overtravel_mm), (-mlc.max_overtravel_mm, mlc.max_position_mm)
+    low = [np.maximum(np.maximum(first, out[0]), w) for out, w in zip(furthest, window, strict=True)]
+    high = [np.minimum(np.minimum(last, out[1]), w + mlc.max_span_mm) for out, w in zip(furthest, window, strict=True)]
+    return np.stack(low), np.stack(high)
 
 
 def _joined(old: Tips, x1: Floats, x2: Floats, gap_mm: float) -> tuple[Floats, Floats]:
@@ -127,6 +140,6 @@ def _joined(old: Tips, x1: Floats, x2: Floats, gap_mm: float) -> tuple[Floats, F
     return x1, x2
 
 
-def _area_cm2(x1: Floats, x2: Floats, field: BeamletField) -> Floats:
-    width = np.where(x2 - x1 < CLOSED_MM, 0.0, x2 - x1)
+def _area_cm2(x1: Floats, x2: Floats, closed_mm: float, field: BeamletField) -> Floats:
+    width = np.where(x2 - x1 < closed_mm, 0.0, x2 - x1)
     return np.asarray((width * field.row_height_mm).sum(axis=1) / 100.0)

