@@ -28,7 +28,7 @@ from rtplan.domain.beams import Beam
 from rtplan.domain.case import Order
 from rtplan.domain.context import Delivery, PlanContext
 from rtplan.domain.dose import Dose
-from rtplan.domain.goals import Goal
+from rtplan.domain.goals import Certificate, Goal
 from rtplan.domain.image import CtImage, DensityImage, HuCalibration
 from rtplan.domain.machine import Machine
 from rtplan.domain.outcome import CaseOutcome
@@ -115,6 +115,7 @@ class Made:
     beams: tuple[Beam, ...]
     findings: tuple[Finding, ...]
     solver: SolverSummary
+    certificates: tuple[Certificate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,6 +191,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
         solver=made.solver,
         dose_summary=DoseSummary(ENGINE, "final", shelf("rtplan.engines")[ENGINE].cones("final"), backend),
         provenance=provenance(inputs, drawn),
+        certificates=made.certificates,
     )
     files = steps.run("deliver", lambda: deliver(data, context, out_dir))
     judged = [g for g in verification.goals if g.met is not None]
@@ -215,8 +217,9 @@ def modulated(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> M
     fluence, problem = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
     plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, problem, judge.measured, progress))
     planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, plan, progress))
+    bounds = steps.run("certify", lambda: planning.certificates(model, problem, fluence, planned.dose, progress))
     solver = SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged)
-    return Made(planned, model.operator.beamlets.beams, (), solver)
+    return Made(planned, model.operator.beamlets.beams, (), solver, bounds)
 
 
 def conformal(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from rtplan.domain.beams import FluenceMap
 from rtplan.domain.dose import Dose, dose_at_index, dose_in_mask
+from rtplan.domain.goals import Certificate, evaluate_metric
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets, FluencePlan, InfluenceOperator
 from rtplan.domain.machine import Machine
@@ -26,6 +27,7 @@ from rtplan.domain.progress import Progress
 from rtplan.domain.structures import StructureSet
 from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
+from rtplan.steps.certificate import certified
 from rtplan.steps.direct_aperture import Segments, optimise_apertures, with_new_segments
 from rtplan.steps.fluence import plan_fluence
 from rtplan.steps.optimise import Problem, neighbour_smoothness, optimise, uniform_weights
@@ -132,6 +134,22 @@ def _within_reach(problem: Problem, beamlet_mu: Floats) -> Problem:
     dose = problem.dose_gy(problem.image(beamlet_mu))
     wishes = tuple(within_reach(w, p, dose) for w, p in zip(problem.wishes, problem.prices, strict=True))
     return replace(problem, wishes=wishes)
+
+
+def certificates(
+    model: PlanningModel, problem: Problem, fluence: FluencePlan, dose: Dose, progress: Progress
+) -> tuple[Certificate, ...]:
+    """What means of organs provably cannot be below with the plan's coverage and beams; never above what the plan has.
+
+    `problem` and `fluence` are the ideal ones, `dose` the final one.
+    """
+    grid, structures = model.structures.grid, model.structures
+    found = []
+    for c in certified(problem, fluence.weights_mu, dose_in_voxels(model, dose), progress):
+        voxels = dose_in_mask(dose, structures[c.goal.structure].mask, grid)
+        value = evaluate_metric(c.goal.metric, voxels, grid.voxel_cc, model.prescription.prescribed_gy(c.goal.structure))
+        found.append(replace(c, bound_gy=min(c.bound_gy, value)))
+    return tuple(found)
 
 
 def _as_part(progress: Progress, part: int, parts: int) -> Progress:

@@ -164,7 +164,6 @@ def prescription() -> Prescription:
         (),
         (),
         goals(),
-        (),
         BeamArrangement((0.0, 120.0, 240.0), 10.0),
         None,
         5.0,

@@ -120,6 +120,15 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
+class Certificate:
+    """A value in Gy that a goal's metric provably cannot be below, whatever the fluence of these beams, as long as every goal
+    of a higher priority keeps what it has."""
+
+    goal: Goal
+    bound_gy: float
+
+
+@dataclass(frozen=True, slots=True)
 class GoalResult:
     """A goal with the value that the final dose gives. `value` is None when the structure is absent."""
 

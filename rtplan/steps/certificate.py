@@ -8,13 +8,14 @@ therefore never above what the ideal fluence reached.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtplan.domain.goals import Goal
+from rtplan.domain.goals import Certificate
+from rtplan.domain.progress import Progress, silent
 from rtplan.registry import shelf
 from rtplan.steps.optimise import Problem, Term, inverse_curvature
 from rtplan.steps.solver import BoxFunction, minimise
@@ -28,26 +29,21 @@ SLOW = 0.33  # rise of prices over that of the plan
 PRICE_ROOM = 10.0  # cap of the conditions' prices over those of the plan: an elastic condition proves less than a firm one
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """A goal, and the value in Gy that it provably cannot be below."""
-
-    goal: Goal
-    bound_gy: float
-
-
-def certified(problem: Problem, weights_mu: Floats, final_gy: Floats) -> tuple[Certificate, ...]:
+def certified(
+    problem: Problem, weights_mu: Floats, final_gy: Floats, progress: Progress = silent
+) -> tuple[Certificate, ...]:
     """A certificate for every goal on an upper limit of a mean or generalised mean.
 
     `problem` is the ideal fluence's, with its prices and residual; `weights_mu` (n_beamlets,) that fluence; `final_gy`
     (n_voxels,) the dose of the plan that came of it. What either does not keep is no condition.
     """
     ideal_gy = problem.dose_gy(problem.image(weights_mu))
-    return tuple(
-        Certificate(wish.goal, _bound_gy(problem, weights_mu, wish, (ideal_gy, final_gy)))
-        for wish in problem.wishes
-        if wish.kind != "tail" and wish.upper
-    )
+    means = [wish for wish in problem.wishes if wish.kind != "tail" and wish.upper]
+    found: list[Certificate] = []
+    for wish in means:
+        progress("certify", len(found) / len(means), wish.label)
+        found.append(Certificate(wish.goal, _bound_gy(problem, weights_mu, wish, (ideal_gy, final_gy))))
+    return tuple(found)
 
 
 def _bound_gy(problem: Problem, weights_mu: Floats, wish: Wish, doses_gy: tuple[Floats, Floats]) -> float:
@@ -58,7 +54,11 @@ def _bound_gy(problem: Problem, weights_mu: Floats, wish: Wish, doses_gy: tuple[
     ]
     weight = WORTH / (2.0 * max(wish.value_gy(doses_gy[0]), 1.0))
     alone = replace(
-        problem, terms=(_squared(wish, weight),), smoothness=None, wishes=tuple(w for w, _ in kept), prices=tuple(p for _, p in kept)
+        problem,
+        terms=(_squared(wish, weight),),
+        smoothness=None,
+        wishes=tuple(w for w, _ in kept),
+        prices=tuple(p for _, p in kept),
     )
     solution = minimise(
         alone,

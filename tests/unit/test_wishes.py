@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from rtplan.domain.goals import Goal, evaluate_metric, parse_metric
 from rtplan.errors import PlanningFailed
+from rtplan.steps.samples import Samples
 from rtplan.steps.wishes import (
     EXEMPT,
     OUT_OF_REACH_GY,
@@ -39,10 +41,14 @@ def goal(text, structure="Organ", priority=2):
     return Goal(structure, parse_metric(metric), sense, float(limit), priority, "made up", "unverified")
 
 
-def wishes_of(*goals, sets=None, room_gy=0.0):
+def wishes_of(*goals, organ=None, room_gy=0.0):
     prescription = SimpleNamespace(goals=goals, prescribed_gy=lambda structure: PRESCRIBED_GY)
-    sets = sets or {"Organ": (np.arange(N), np.ones(N))}
-    return build_wishes(prescription, sets, VOXEL_CC, room_gy=room_gy)
+    return build_wishes(prescription, {"Organ": points(N) if organ is None else organ}, room_gy=room_gy)
+
+
+def points(n):
+    """Samples that are the first n rows themselves."""
+    return Samples(np.arange(n), sp.identity(n, format="csr"), n * VOXEL_CC)
 
 
 def wish_of(text, **changes):
@@ -103,18 +109,26 @@ def test_levels_leave_room_on_the_strict_side():
     assert wish_of("D99[Gy] >= 57", room_gy=0.3).level_gy == pytest.approx(57.3)
 
 
-def test_a_structure_s_volume_is_that_of_its_parts():
-    """100 voxels of 0.05 cc, half of them half inside: 3.75 cc, of which 0.75 cc is a fifth. mutant: whole voxels"""
-    part = np.where(np.arange(100) < 50, 0.5, 1.0)
-    wish = wish_of("D0.75cc[Gy] <= 45", sets={"Organ": (np.arange(100), part)})
-    assert wish.exempt == pytest.approx(EXEMPT * 0.2)
-    assert wish.share.sum() == pytest.approx(1.0) and wish.share[0] == pytest.approx(wish.share[99] / 2)
+def test_a_volume_in_cc_is_a_share_of_the_whole_structure():
+    """Every second voxel of 200 of 0.05 cc is a point: 1 cc of 10 cc is a tenth. mutant: the points' own volume"""
+    every_second = Samples(np.arange(100), sp.identity(100, format="csr"), 10.0)
+    assert wish_of("D1cc[Gy] <= 45", organ=every_second).exempt == pytest.approx(EXEMPT * 0.1)
 
 
-@pytest.mark.parametrize("sets", [{"Other": (np.arange(3), np.ones(3))}, {"Organ": (np.arange(3), np.zeros(3))}])
-def test_a_goal_without_voxels_is_not_skipped(sets):
+def test_points_between_voxels_are_their_mixture():
+    """A point halfway between two voxels has their mean dose and pulls at both alike. mutant: the first voxel's dose"""
+    halfway = Samples(np.array([3, 4]), sp.csr_matrix([[0.5, 0.5]]), 1.0)
+    wish = wish_of("Mean[Gy] <= 20", organ=halfway)
+    dose = np.zeros(10)
+    dose[[3, 4]] = 10.0, 40.0
+    assert wish.value_gy(dose) == pytest.approx(25.0)
+    assert wish.pull(np.array([2.0]), dose) == pytest.approx([1.0, 1.0])
+
+
+def test_a_goal_without_voxels_is_not_skipped():
+    nowhere = Samples(np.empty(0, np.int64), sp.csr_matrix((0, 0)), 1.0)
     with pytest.raises(PlanningFailed, match="Organ") as caught:
-        wish_of("Mean[Gy] <= 26", sets=sets)
+        wish_of("Mean[Gy] <= 26", organ=nowhere)
     assert caught.value.code == "GOAL_WITHOUT_VOXELS"
 
 
@@ -132,7 +146,7 @@ KINDS = ["Mean[Gy] <= 30", "Mean[Gy] >= 40", "EUD8[Gy] <= 40", "EUD-10[Gy] >= 30
 
 def bargain(text, seed, n=N):
     """A wish in the middle of a bargain: some price, some voxels let off, doses on both sides of the level."""
-    wish = wish_of(text, sets={"Organ": (np.arange(n), np.random.default_rng(seed).uniform(0.2, 1.0, n))})
+    wish = wish_of(text, organ=points(n))
     rng = np.random.default_rng(seed + 100)
     size = n if wish.kind == "tail" else 1
     exempt = (rng.random(size) < 0.1) & (wish.kind == "tail")

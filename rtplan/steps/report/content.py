@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rtplan.domain.dose import Dvh
-from rtplan.domain.goals import GoalResult
+from rtplan.domain.goals import Certificate, GoalResult
 from rtplan.domain.plan import PlanBeam
 from rtplan.domain.verification import TargetSummary
 from rtplan.steps.delivery_time import BeamTime, delivery_time
@@ -45,7 +45,7 @@ def content(data: ReportData) -> dict[str, Any]:
         },
         "protocol": _protocol(data),
         "machine": _machine(data),
-        "goals": [_goal(g) for g in verification.goals],
+        "goals": [_goal(g, data.certificates) for g in verification.goals],
         "targets": [_target(t) for t in verification.targets],
         "contours": contour_records(data.structures),
         "structures": [_structure(d, data) for d in verification.dvhs],
@@ -113,9 +113,10 @@ def _machine(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _goal(result: GoalResult) -> dict[str, Any]:
-    """One goal: `difference` is achieved minus limit, in the metric's unit."""
+def _goal(result: GoalResult, certificates: tuple[Certificate, ...]) -> dict[str, Any]:
+    """One goal: `difference` is achieved minus limit, `bound` what it provably cannot be below, in the metric's unit."""
     goal = result.goal
+    bounds = [c.bound_gy for c in certificates if c.goal == goal]
     return {
         "structure": goal.structure,
         "metric": goal.metric.text,
@@ -124,6 +125,7 @@ def _goal(result: GoalResult) -> dict[str, Any]:
         "unit": goal.metric.unit,
         "value": result.value,
         "difference": None if result.value is None else result.value - goal.limit,
+        "bound": bounds[0] if bounds else None,
         "met": result.met,
         "priority": goal.priority,
         "ideal": goal.ideal,

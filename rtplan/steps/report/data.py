@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rtplan.domain.dose import Dose
+from rtplan.domain.goals import Certificate
 from rtplan.domain.image import CtImage
 from rtplan.domain.machine import Machine
 from rtplan.domain.plan import DeliverablePlan
@@ -41,7 +42,8 @@ class ReportData:
 
     `findings` are all findings of the case, of whichever step. `assumptions` are sentences on what was taken for granted
     beyond what the report says by itself. `timings_s` are wall seconds per step. `provenance` names what the plan was made
-    from and by: hashes of CT, structures, protocol, machine, kernels and calibration, the code's version.
+    from and by: hashes of CT, structures, protocol, machine, kernels and calibration, the code's version. `certificates` say
+    of some goals what they provably cannot be below.
     """
 
     created: datetime
@@ -58,3 +60,4 @@ class ReportData:
     solver: SolverSummary
     dose_summary: DoseSummary
     provenance: tuple[tuple[str, str], ...]
+    certificates: tuple[Certificate, ...] = ()
