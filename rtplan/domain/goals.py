@@ -121,8 +121,8 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A value in Gy that a goal's metric provably cannot be below, whatever the fluence of these beams, as long as every goal
-    of a higher priority keeps what it has."""
+    """A value in Gy that a goal's metric provably cannot be below, whatever these beams' fluence, as long as every goal of a
+    higher priority keeps what it has."""
 
     goal: Goal
     bound_gy: float

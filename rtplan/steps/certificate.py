@@ -1,9 +1,9 @@
-"""What could have been reached: a proven lower bound on an organ's mean or generalised mean, with this coverage and these beams.
+"""What could have been reached: a proven lower bound on an organ's mean or generalised mean, for this coverage and beams.
 
 The organ's dose is minimised alone, while every goal of a higher priority keeps what it has: points that keep their dose now
-go on keeping it, means that are too high rise no further. That problem is convex, the plan's ideal fluence is feasible in it, and any
-prices of its conditions give a bound by duality, however far the solver has come (`rtplan.steps.solver`). A bound is
-therefore never above what the ideal fluence reached.
+go on keeping it, means that are too high rise no further. That problem is convex, the plan's ideal fluence is feasible in
+it, and any prices of its conditions give a bound by duality, however far the solver has come (`rtplan.steps.solver`). A
+bound is therefore never above what the ideal fluence reached.
 """
 
 from __future__ import annotations
