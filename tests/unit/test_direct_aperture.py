@@ -282,7 +282,7 @@ def bare(problem, segments):
 
 def test_no_segment_is_added_where_nothing_is_gained():
     """Far too hot everywhere: no aperture has a negative reduced cost. mutant: the sign of the pull"""
-    _, problem, segments, _ = optimised()
+    _, problem, _, segments = optimised()
     hot = replace(segments, mu=20.0 * segments.mu)
     assert with_new_segments(problem, hot, 50, 3.0).shapes == segments.shapes
 

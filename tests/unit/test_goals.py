@@ -29,7 +29,7 @@ def test_the_exponent_leads_from_the_coldest_to_the_hottest_voxel():
 
 
 def test_a_cold_spot_of_nothing_leaves_nothing():
-    # mutant: division by it
+    # mutant: the scale not looked at
     assert eud(-10, np.append(DOSE, 0.0)) == 0.0
     assert eud(8, np.zeros(5)) == 0.0
 
