@@ -211,7 +211,8 @@ def build_wishes(
     """One wish for each goal of the prescription, on the optimisation grid's voxels of `voxel_cc`.
 
     Levels are `room_gy` inside the goals' limits, for what grid and delivery will take. Raises PlanningFailed
-    GOAL_WITHOUT_VOXELS for a structure that no voxel of the grid represents.
+    GOAL_WITHOUT_VOXELS for a structure that no voxel of the grid represents, GOAL_NOT_CONVEX for a generalised mean on the
+    side that is not convex.
     """
     found = []
     for goal in prescription.goals:
@@ -236,6 +237,13 @@ def _wish(goal: Goal, rows: Rows, share: Floats, volume_cc: float, prescribed_gy
     if metric.kind == "mean_gy":
         return Wish(goal, "mean", rows, share, upper, goal.limit, cap, MEAN_STIFFNESS)
     if metric.kind == "eud_gy":
+        if upper != (metric.argument >= 1.0):
+            raise PlanningFailed(
+                "GOAL_NOT_CONVEX",
+                f"{goal.structure} {metric.text} {goal.sense} {goal.limit:g}",
+                "an upper limit for exponents from 1, a lower one for negative exponents",
+                "nothing can be proven of the other two: name another metric",
+            )
         return Wish(goal, "eud", rows, share, upper, goal.limit, cap, MEAN_STIFFNESS, exponent=metric.argument)
     level_gy, volume = dose_and_volume(goal, volume_cc, prescribed_gy)
     let_off = volume if upper else 1.0 - volume
