@@ -1,4 +1,4 @@
-"""Fluence optimisation: the weights of beamlets (or segments) that answer a prescription's objectives best.
+"""Fluence optimisation: the weights of beamlets that serve objectives and wishes best.
 
 minimise  Σ weight_k f_k(d) + weight_s mean (w_a - w_b)²   over 0 <= w <= upper,   d = fractions · A w + offset
 

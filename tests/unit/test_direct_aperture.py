@@ -130,7 +130,7 @@ def optimised(seed=1, steps=25):
 
 
 def test_the_objective_falls_and_much_of_it_by_moving_tips():
-    # mutants: sign of the tips' gradient; MU alone
+    # mutant: tips that stand still
     _, problem, before, after = optimised()
     _, _, _, mu_only = optimised(1, 0)
     assert objective(problem, mu_only) == pytest.approx(objective(problem, before), rel=0.05)
@@ -147,7 +147,8 @@ def test_no_step_raises_it(steps):
 
 
 def test_the_gradient_by_mu_and_tips_agrees_with_finite_differences():
-    """Off the beamlets' edges. mutants: leakage left out of the MU's; tips not weighed with their MU"""
+    """Off the beamlets' edges. mutants: leakage left out of the MU's; tips not weighed with
+    their MU; a bank with the wrong sign"""
     _, problem, _, after = optimised(3, 7)
     search = _Search(problem, after, 2.1)
     state = search.start()
@@ -280,8 +281,8 @@ def bare(problem, segments):
 
 
 def test_no_segment_is_added_where_nothing_is_gained():
-    """Far too hot everywhere: no aperture has a negative reduced cost. mutant: the best of all, gain or not"""
-    _, problem, segments, _ = optimised()
+    """Far too hot everywhere: no aperture has a negative reduced cost. mutant: the sign of the pull"""
+    _, problem, _, segments = optimised()
     hot = replace(segments, mu=20.0 * segments.mu)
     assert with_new_segments(problem, hot, 50, 3.0).shapes == segments.shapes
 

@@ -8,10 +8,23 @@ import pytest
 import small_plan
 
 from rtplan.domain.beams import Beam
-from rtplan.domain.influence import Beamlets
-from rtplan.planning import fluence_maps, plan_segments, plan_with_mu, with_least_mu
+from rtplan.domain.dose import dose_in_mask
+from rtplan.domain.goals import Goal, evaluate_metric, parse_metric
+from rtplan.domain.influence import Beamlets, FluencePlan
+from rtplan.pipeline import unused_beams
+from rtplan.planning import (
+    INSISTENCE,
+    fluence_maps,
+    for_apertures,
+    measured_levels,
+    plan_segments,
+    plan_with_mu,
+    with_least_mu,
+)
+from rtplan.registry import shelf
 from rtplan.steps.final_dose import scaled_plan
-from rtplan.steps.place_beams import unused_beams
+from rtplan.steps.optimise import Problem, Term, neighbour_smoothness
+from rtplan.steps.wishes import Price, build_wishes, first_prices
 
 
 def test_new_mu_reach_their_own_segments():
@@ -64,5 +77,49 @@ def test_a_beam_without_segments_is_told():
     kept = plan.beams[0].beam
     lost = replace(kept, name="lost")
     model = SimpleNamespace(operator=SimpleNamespace(beamlets=SimpleNamespace(beams=(kept, lost))))
-    assert [f.code for f in unused_beams(model.operator.beamlets.beams, plan)] == ["BEAM_UNUSED"]
-    assert "lost" in unused_beams(model.operator.beamlets.beams, plan)[0].message
+    assert [f.code for f in unused_beams(model, plan)] == ["BEAM_UNUSED"]
+    assert "lost" in unused_beams(model, plan)[0].message
+
+
+def wishes_of(*goals, sets):
+    made = tuple(Goal(name, parse_metric(m), sense, limit, 2, "made up", "unverified") for name, m, sense, limit in goals)
+    prescription = SimpleNamespace(goals=made, prescribed_gy=lambda structure: 70.0)
+    return build_wishes(prescription, sets, 0.05, room_gy=0.3)
+
+
+@pytest.mark.parametrize("metric", ["Mean[Gy]", "D20[Gy]", "Max[Gy]", "EUD8[Gy]"])
+def test_levels_are_measured_as_the_ct_sees_the_goal(metric):
+    """Where the optimiser's value stands at the new level, the CT's stands at the old one. Measured again it is the same,
+    and measured with another dose the first measurement is forgotten. mutants: sign of what is unseen; shifts that add up"""
+    structures, dose = small_plan.structures(), small_plan.dose()
+    (wish,) = wishes_of(("Parotid_L", metric, "<=", 30.0), sets={"Parotid_L": (np.arange(2, 7), np.ones(5))})
+    fine = dose_in_mask(dose, structures["Parotid_L"].mask, structures.grid).astype(float)
+    value = evaluate_metric(wish.goal.metric, fine, structures.grid.voxel_cc, 70.0)
+    model = SimpleNamespace(structures=structures)
+    full = np.linspace(1.0, 30.0, 10)
+    (first,) = measured_levels(model, (wish,), dose, full)
+    assert first.level_gy == pytest.approx(wish.level_gy - (value - wish.value_gy(full)), abs=0.3)
+    assert abs(first.level_gy - wish.level_gy) > 0.5
+    (again,) = measured_levels(model, (first,), dose, full)
+    assert again.level_gy == pytest.approx(first.level_gy)
+    (other,) = measured_levels(model, (first,), dose, full + 3.0)
+    assert other.level_gy == pytest.approx(first.level_gy + wish.value_gy(full + 3.0) - wish.value_gy(full))
+
+
+def test_apertures_insist_on_what_the_fluence_kept_and_let_the_rest_go():
+    # mutants: insist on all; keep the smoothness
+    beams = (Beam("b", 0.0, 0.0, 0.0, (0.0, 0.0, 0.0), 1000.0),)
+    beamlets = Beamlets(beams, *np.array([[0, 0], [3, 3], [0, 5], [5, 10], [0, 0], [5, 5]], dtype=float))
+    operator = SimpleNamespace(apply=lambda w: np.array([[1.0, 0.0], [0.0, 1.0]]) @ w)
+    sets = {"Near": (np.array([0]), np.ones(1)), "Far": (np.array([1]), np.ones(1))}
+    wishes = wishes_of(("Near", "Mean[Gy]", "<=", 30.0), ("Far", "Mean[Gy]", "<=", 30.0), sets=sets)
+    prices = (first_prices(wishes)[0], Price(np.array([wishes[1].price_cap]), np.zeros(1, dtype=bool), 6.0))
+    term = Term("x", shelf("rtplan.objectives")["overdose"](dose_gy=1.0), 1.0, np.array([0]), np.ones(1))
+    smooth = neighbour_smoothness(beamlets, 1.0)
+    problem = Problem(operator, (term,), 1, np.full(2, 99.0), smoothness=smooth, wishes=wishes, prices=prices)
+    after = for_apertures(problem, FluencePlan(beamlets, np.array([29.0, 45.0]), 0.0, 0.0, 1, True))
+    assert after.smoothness is None
+    assert after.wishes[0].price_cap == INSISTENCE * wishes[0].price_cap
+    assert after.wishes[0].level_gy == wishes[0].level_gy
+    assert after.wishes[1].price_cap == wishes[1].price_cap
+    assert after.wishes[1].level_gy >= 45.0

@@ -60,7 +60,10 @@ def around(*targets, sets=SETS):
 def terms(*targets):
     targets = targets or (HIGH, LOW)
     prescription = SimpleNamespace(targets=targets, goals=GOALS)
-    return {t.structure + " " + t.objective.kind: t for t in shaping_terms(prescription, SETS, around(*targets))}
+    found = shaping_terms(prescription, SETS, around(*targets))
+    named = {t.structure + " " + t.objective.kind: t for t in found}
+    assert len(named) == len(found)
+    return named
 
 
 def shells(found):

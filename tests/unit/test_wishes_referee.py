@@ -130,11 +130,11 @@ def test_the_bargain_ends_where_the_linear_program_does(case, seed):
         assert wish.weight() @ found <= wish.weight() @ allowed + TOLERANCE_GY
 
 
-@pytest.mark.parametrize("iterations", [5, 25, 60, 150])
+@pytest.mark.parametrize("iterations", [5, 25, 100])
 @pytest.mark.parametrize("case", CASES)
 def test_no_bound_is_above_the_optimum_at_any_price(case, iterations):
     """The proof holds after any number of repricings. mutants: the bound's tolerance forgotten; prices beyond the cap"""
-    for seed in range(3):
+    for seed in range(2):
         problem = problem_with(seed, *CASES[case])
         solution = optimise_weights(problem, np.full(N, 10.0), tolerance=1e-9, max_iterations=iterations)
         forgiving = judged(case, seed)[1]
@@ -152,7 +152,7 @@ def test_the_bound_comes_close(case):
     assert solution.lower_bound > 0.97 * judged(case, 0)[1]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_generalised_means_end_where_scipy_does(seed):
     # mutant: the generalised mean's gradient without its weight by dose
     goals = (goal("EUD8[Gy] <= 17", "Organ", 1), goal("EUD-10[Gy] >= 60", "Target", 1), goal("Mean[Gy] <= 66", "Target", 1))
