@@ -244,21 +244,30 @@ def _wish(goal: Goal, samples: Samples, prescribed_gy: float) -> Wish:
     """A goal's wish with the level at its limit."""
     cap = PRICE_CAPS[min(goal.priority, len(PRICE_CAPS) - 1)]
     upper, metric = goal.sense == "<=", goal.metric
-    if metric.kind == "mean_gy":
-        return Wish(goal, "mean", rows, share, upper, goal.limit, cap, MEAN_STIFFNESS)
-    if metric.kind == "eud_gy":
-        if upper != (metric.argument >= 1.0):
-            raise PlanningFailed(
-                "GOAL_NOT_CONVEX",
-                f"{goal.structure} {metric.text} {goal.sense} {goal.limit:g}",
-                "an upper limit for exponents from 1, a lower one for negative exponents",
-                "nothing can be proven of the other two: name another metric",
-            )
-        return Wish(goal, "eud", rows, share, upper, goal.limit, cap, MEAN_STIFFNESS, exponent=metric.argument)
-    level_gy, volume = dose_and_volume(goal, volume_cc, prescribed_gy)
-    let_off = volume if upper else 1.0 - volume
-    stiffness = TAIL_STIFFNESS[min(max(goal.priority - 1, 0), 1)]
-    return Wish(goal, "tail", rows, share, upper, level_gy, cap, stiffness, exempt=EXEMPT * let_off)
+    if metric.kind == "eud_gy" and upper != (metric.argument >= 1.0):
+        raise PlanningFailed(
+            "GOAL_NOT_CONVEX",
+            f"{goal.structure} {metric.text} {goal.sense} {goal.limit:g}",
+            "an upper limit for exponents from 1, a lower one for negative exponents",
+            "nothing can be proven of the other two: name another metric",
+        )
+    n = samples.mixing.shape[0]
+    kind: WishKind = "mean" if metric.kind == "mean_gy" else "eud" if metric.kind == "eud_gy" else "tail"
+    level_gy, volume = (goal.limit, 1.0) if kind != "tail" else dose_and_volume(goal, samples.volume_cc, prescribed_gy)
+    let_off = (volume if upper else 1.0 - volume) if kind == "tail" else 0.0
+    return Wish(
+        goal,
+        kind,
+        samples.rows,
+        np.full(n, 1.0 / n),
+        upper,
+        level_gy,
+        cap,
+        TAIL_STIFFNESS[min(max(goal.priority - 1, 0), 1)] if kind == "tail" else MEAN_STIFFNESS,
+        exempt=EXEMPT * let_off,
+        exponent=metric.argument if kind == "eud" else 1.0,
+        mixing=samples.mixing,
+    )
 
 
 def dose_and_volume(goal: Goal, volume_cc: float, prescribed_gy: float) -> tuple[float, float]:

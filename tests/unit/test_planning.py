@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import small_plan
+from point_samples import samples_of
 
 from rtplan.domain.beams import Beam
 from rtplan.domain.dose import dose_in_mask
 from rtplan.domain.goals import Goal, evaluate_metric, parse_metric
 from rtplan.domain.influence import Beamlets, FluencePlan
-from rtplan.pipeline import unused_beams
 from rtplan.planning import (
     INSISTENCE,
     fluence_maps,
@@ -24,6 +24,7 @@ from rtplan.planning import (
 from rtplan.registry import shelf
 from rtplan.steps.final_dose import scaled_plan
 from rtplan.steps.optimise import Problem, Term, neighbour_smoothness
+from rtplan.steps.place_beams import unused_beams
 from rtplan.steps.wishes import Price, build_wishes, first_prices
 
 
@@ -76,15 +77,15 @@ def test_a_beam_without_segments_is_told():
     plan = small_plan.plan((small_plan.static_beam(1, 0.0, (10.0,)),))
     kept = plan.beams[0].beam
     lost = replace(kept, name="lost")
-    model = SimpleNamespace(operator=SimpleNamespace(beamlets=SimpleNamespace(beams=(kept, lost))))
-    assert [f.code for f in unused_beams(model, plan)] == ["BEAM_UNUSED"]
-    assert "lost" in unused_beams(model, plan)[0].message
+    assert [f.code for f in unused_beams((kept, lost), plan)] == ["BEAM_UNUSED"]
+    assert "lost" in unused_beams((kept, lost), plan)[0].message
 
 
 def wishes_of(*goals, sets):
     made = tuple(Goal(name, parse_metric(m), sense, limit, 2, "made up", "unverified") for name, m, sense, limit in goals)
     prescription = SimpleNamespace(goals=made, prescribed_gy=lambda structure: 70.0)
-    return build_wishes(prescription, sets, 0.05, room_gy=0.3)
+    samples = {name: samples_of(rows, 0.05) for name, (rows, _) in sets.items()}
+    return build_wishes(prescription, samples, room_gy=0.3)
 
 
 @pytest.mark.parametrize("metric", ["Mean[Gy]", "D20[Gy]", "Max[Gy]", "EUD8[Gy]"])

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from point_samples import samples_of
 
 from rtplan.domain.goals import Goal, evaluate_metric, parse_metric
 from rtplan.errors import PlanningFailed
@@ -52,7 +53,7 @@ def wishes_of(*goals, organ=None, room_gy=0.0):
 
 def points(n):
     """Samples that are the first n rows themselves."""
-    return Samples(np.arange(n), sp.identity(n, format="csr"), n * VOXEL_CC)
+    return samples_of(np.arange(n), VOXEL_CC)
 
 
 def wish_of(text, **changes):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from point_samples import samples_of
 from scipy.optimize import linprog, minimize
 
 from rtplan.domain.goals import Goal, evaluate_metric, parse_metric
@@ -55,8 +56,8 @@ def problem_with(seed, *goals, matrix=None):
         matrix = rng.gamma(2.0, 0.5, (VOXELS, N))
         matrix[20:] *= 0.5 * rng.integers(0, 2, (VOXELS - 20, N))
         matrix *= 60.0 / (30 * 20.0 * N)
-    sets = {name: (rows, np.ones(len(rows))) for name, rows in SETS.items() if rows.max() < len(matrix)}
-    wishes = build_wishes(SimpleNamespace(goals=goals, prescribed_gy=lambda s: 60.0), sets, 0.05, room_gy=0.0)
+    sets = {name: samples_of(rows, 0.05) for name, rows in SETS.items() if rows.max() < len(matrix)}
+    wishes = build_wishes(SimpleNamespace(goals=goals, prescribed_gy=lambda s: 60.0), sets, room_gy=0.0)
     body = Term("Body", MeanDose(), 0.2, np.arange(len(matrix)), np.ones(len(matrix)))
     upper = np.full(matrix.shape[1], UPPER_MU)
     return Problem(MatrixOperator(matrix), (body,), 30, upper, wishes=wishes, prices=first_prices(wishes))
