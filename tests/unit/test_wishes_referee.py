@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
 
@@ -197,16 +197,11 @@ def test_of_two_wishes_that_cannot_both_be_kept_the_higher_one_is(first):
 
 
 def test_a_goal_on_a_volume_is_met_by_those_who_are_not_let_off():
-    # mutant: nobody is let off, so that the target pays
+    """Some of the organ is above the level, as the goal allows, and only those who are let off. mutant: nobody is"""
     goals = (*HARD, goal("V15Gy[%] <= 40", "Organ", 2))
     problem = problem_with(1, *goals)
-    strict = replace(problem, wishes=tuple(replace(w, exempt=0.0) for w in problem.wishes))
-    means = []
-    for p in (problem, strict):
-        solution = optimise_weights(p, np.full(N, 10.0), tolerance=1e-6, max_iterations=300)
-        dose = p.dose_gy(p.image(solution.weights))
-        means.append(solution.value)
-        assert evaluate_metric(goals[-1].metric, dose[SETS["Organ"]], 0.05, 60.0) <= 40.0
-    assert means[0] < means[1]
-    let_off = solution.function.prices[-1]
-    assert not let_off.exempt.any()
+    solution = optimise_weights(problem, np.full(N, 10.0), tolerance=1e-6, max_iterations=300)
+    dose = problem.dose_gy(problem.image(solution.weights))[SETS["Organ"]]
+    let_off = solution.function.prices[-1].exempt
+    assert 0.0 < evaluate_metric(goals[-1].metric, dose, 0.05, 60.0) <= 40.0
+    assert let_off.any() and dose[~let_off].max() <= 15.0 + TOLERANCE_GY < dose[let_off].max()
