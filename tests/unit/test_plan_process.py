@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def test_a_case_that_is_refused_comes_back_from_its_process_with_code_and_memory
 
 def test_a_process_that_dies_or_hangs_is_an_outcome_and_a_break_is_the_user_s(tmp_path, monkeypatch):
     # mutant: a missing result raises; Ctrl-C recorded as the patient's failure
+    python = sys.executable
+
     def script(text: str) -> None:
         path = tmp_path / "python"
         path.write_text(f"#!/bin/sh\n{text}\n")
@@ -35,6 +38,8 @@ def test_a_process_that_dies_or_hangs_is_an_outcome_and_a_break_is_the_user_s(tm
     assert (died.code, died.message, died.planned) == ("PROCESS_DIED", "exit code 9: no room", False)
     script("exec sleep 5")
     assert plan_in_process(ORDER, tmp_path / "out", threads=1, limit_s=0.2).code == "TIMED_OUT"
-    script("kill -INT $$; sleep 5")
+    # A shell cannot undo that it was started with interrupts ignored; Python can.
+    reset = "import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGINT)"
+    script(f"exec {python} -c '{reset}'")
     with pytest.raises(KeyboardInterrupt):
         plan_in_process(ORDER, tmp_path / "out", threads=1)
