@@ -1,4 +1,4 @@
-"""What could have been reached: a proven lower bound on an organ's mean or generalised mean, for this coverage and beams.
+"""What could have been reached: a proven lower bound on an organ's mean, for this coverage and these beams.
 
 The organ's dose is minimised alone, while every goal of a higher priority keeps what it has: points that keep their dose now
 go on keeping it, means that are too high rise no further. That problem is convex, the plan's ideal fluence is feasible in
@@ -32,7 +32,7 @@ PRICE_ROOM = 10.0  # cap of the conditions' prices over those of the plan: an el
 def certified(
     problem: Problem, weights_mu: Floats, final_gy: Floats, progress: Progress = silent
 ) -> tuple[Certificate, ...]:
-    """A certificate for every goal on an upper limit of a mean or generalised mean.
+    """A certificate for every goal on an upper limit of a mean, or of a generalised mean, which is never below the mean.
 
     `problem` is the ideal fluence's, with its prices and residual; `weights_mu` (n_beamlets,) that fluence; `final_gy`
     (n_voxels,) the dose of the plan that came of it. What either does not keep is no condition.
@@ -52,10 +52,10 @@ def _bound_gy(problem: Problem, weights_mu: Floats, wish: Wish, doses_gy: tuple[
         for other, price in zip(problem.wishes, problem.prices, strict=True)
         if other.goal.priority < wish.goal.priority
     ]
-    weight = WORTH / (2.0 * max(wish.value_gy(doses_gy[0]), 1.0))
+    weight = WORTH / (2.0 * max(float(wish.share @ wish.at_points(doses_gy[0])), 1.0))
     alone = replace(
         problem,
-        terms=(_squared(wish, weight),),
+        terms=(_squared_mean(wish, weight),),
         smoothness=None,
         wishes=tuple(w for w, _ in kept),
         prices=tuple(p for _, p in kept),
@@ -93,11 +93,10 @@ def _condition(wish: Wish, price: Price, doses_gy: tuple[Floats, Floats]) -> tup
     return relaxed, replace(price, stiffness=firm.stiffness)
 
 
-def _squared(wish: Wish, weight: float) -> Term:
-    """The square of the wish's mean or generalised mean, on the optimiser's own voxels."""
+def _squared_mean(wish: Wish, weight: float) -> Term:
+    """The square of the mean of the wish's points. A generalised mean with a >= 1 is never below the mean of the same points;
+    that of the voxels around them would be no bound, for points between voxels are more even than those."""
     part = wish.share if wish.mixing is None else np.asarray(wish.share @ wish.mixing)
-    kind = "mean_dose" if wish.kind == "mean" else "eud"
-    parameters = {"dose_gy": 0.0} if wish.kind == "mean" else {"dose_gy": 0.0, "a": wish.exponent}
     inside = part > 0.0
-    objective = shelf("rtplan.objectives")[kind].from_parameters(parameters)
+    objective = shelf("rtplan.objectives")["mean_dose"].from_parameters({"dose_gy": 0.0})
     return Term(wish.goal.structure, objective, weight, wish.rows[inside], part[inside])

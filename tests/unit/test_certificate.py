@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from scipy.optimize import linprog
 
 from rtplan.domain.goals import Goal, parse_metric
@@ -115,3 +116,18 @@ def test_a_goal_of_lower_priority_is_no_condition():
     crowded = replace(problem, wishes=wishes, prices=(*problem.prices, Price(np.zeros(5), np.zeros(5, bool), 15.0)))
     (same,) = certified(crowded, weights, matrix @ weights)
     assert same.bound_gy == pytest.approx(alone.bound_gy)
+
+
+def test_a_generalised_mean_between_voxels_is_not_bounded_by_that_of_the_voxels():
+    """Points halfway between a voxel of 10 Gy and one of nothing have 5 Gy, whatever the exponent: no bound may be above
+    it. mutant: the generalised mean of the voxels, 9.7 Gy"""
+    goal = Goal("Organ", parse_metric("EUD20[Gy]"), "<=", 1.0, 3, "made up", "unverified")
+    halfway = sp.csr_matrix([[0.5, 0.5]])
+    organ = Wish(goal, "eud", np.array([0, 1]), np.ones(1), True, 1.0, 30.0, 6.0, exponent=20.0, mixing=halfway)
+    under = shelf("rtplan.objectives")["underdose"].from_parameters({"dose_gy": 1.0})
+    term = Term("PTV", under, 1.0, np.array([2]), np.ones(1))
+    matrix, background = np.array([[0.0], [0.0], [1.0]]), np.array([10.0, 0.0, 0.0])
+    problem = Problem(Matrix(matrix), (term,), 1, np.ones(1), background, None, (organ,), first_prices((organ,)))
+    (proof,) = certified(problem, np.zeros(1), background)
+    assert organ.value_gy(background) == pytest.approx(5.0)
+    assert 4.9 <= proof.bound_gy <= 5.0 + 1e-6
