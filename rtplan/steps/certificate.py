@@ -94,8 +94,8 @@ def _condition(wish: Wish, price: Price, doses_gy: tuple[Floats, Floats]) -> tup
 
 
 def _squared_mean(wish: Wish, weight: float) -> Term:
-    """The square of the mean of the wish's points. A generalised mean with a >= 1 is never below the mean of the same points;
-    that of the voxels around them would be no bound, for points between voxels are more even than those."""
+    """The square of the mean of the wish's points. A generalised mean with a >= 1 is never below the mean of the same
+    points; that of the voxels around them would be no bound, for points between voxels are more even than those."""
     part = wish.share if wish.mixing is None else np.asarray(wish.share @ wish.mixing)
     inside = part > 0.0
     objective = shelf("rtplan.objectives")["mean_dose"].from_parameters({"dose_gy": 0.0})

@@ -271,5 +271,7 @@ def inverse_curvature(problem: Problem) -> Float:
         spread = wish.share if wish.mixing is None else wish.share @ wish.mixing
         density[wish.rows] += wish.stiffness * spread * (1.0 if wish.kind == "tail" else 0.1)
     felt = problem.pull(density)
-    scale: Float = 1.0 / np.maximum(felt, 0.01 * max(float(felt.max()), np.finfo(np.float64).tiny))
+    if not felt.max() > 0.0:
+        return np.ones_like(felt)  # nothing that counts is reached by any beamlet
+    scale: Float = 1.0 / np.maximum(felt, 0.01 * float(felt.max()))
     return scale / float(scale.mean())
