@@ -210,7 +210,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
 
 
 def modulated(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:
-    """Intensity-modulated fields: ideal fluence, segments, and their MU corrected by the full dose."""
+    """Intensity-modulated fields: ideal fluence, segments optimised on the full dose, and what was out of reach."""
     progress = steps.progress
     model = steps.run("influence", lambda: planning_model(inputs, patient, backend, progress))
     judge = judging_dose(inputs, patient, backend)

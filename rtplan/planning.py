@@ -170,8 +170,8 @@ def deliverable(
 ) -> DeliverablePlan:
     """Segments that follow the ideal fluence, then optimised themselves, between measurements of the full dose.
 
-    `dose_of` gives the dose of a plan on the grid that it is judged on; it is used for the last measurement, with which the
-    levels of the goals are set to what the CT's own voxels show.
+    `dose_of` gives the dose of a plan on the grid that it is judged on; it is used for the last two measurements, with which
+    the levels of the goals are set to what the CT's own voxels show.
     """
     machine = model.machine
     budget = model.prescription.protocol.segments_per_beam
