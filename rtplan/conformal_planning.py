@@ -22,7 +22,7 @@ from rtplan.domain.structures import StructureSet
 from rtplan.domain.verdict import Finding
 from rtplan.errors import PlanningFailed
 from rtplan.steps.conformal_fields import OpenField, open_fields, subfield
-from rtplan.steps.final_dose import plan_dose
+from rtplan.steps.final_dose import LEAST_MU_MARGIN, plan_dose
 from rtplan.steps.ingest import resample_density
 from rtplan.steps.place_beams import place_beams
 from rtplan.steps.voxels import planning_grid, voxel_sets, voxels_of_interest
@@ -34,7 +34,6 @@ BEYOND = 10.0  # how much worse dose beyond the two percentages is than the same
 HOT_SHARE = 0.5  # of the excess over the prescription: what is hotter than that is closed by the next subfields
 EVEN_ENOUGH = 0.02  # excess of the hottest 0.5 % of the target at which subfields no longer help
 WORTH_ADDING = 0.02  # smallest relative gain of a round of subfields
-LEAST_MU_MARGIN = 1.05  # over the machine's smallest MU, so that the normalisation seldom undercuts it
 
 
 @dataclass(frozen=True, slots=True, eq=False)

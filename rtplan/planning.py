@@ -29,6 +29,7 @@ from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
 from rtplan.steps.certificate import certified
 from rtplan.steps.direct_aperture import Segments, optimise_apertures, with_new_segments
+from rtplan.steps.final_dose import LEAST_MU_MARGIN
 from rtplan.steps.fluence import plan_fluence
 from rtplan.steps.optimise import Problem, neighbour_smoothness, optimise, uniform_weights
 from rtplan.steps.samples import Samples
@@ -45,7 +46,6 @@ APERTURE_ROUNDS = ((20, True, False), (15, True, False), (15, True, False), (30,
 INSISTENCE = 4.0  # price cap for apertures over that for the ideal fluence
 SMOOTHNESS = 0.1  # of the squared highest prescription, spread over pairs of beamlets that differ by the mean weight
 ROOM_GY = 0.3  # inside every limit: what the last rounding and the normalisation take
-LEAST_MU_MARGIN = 1.05  # over the machine's smallest MU, so that the normalisation seldom undercuts it
 
 
 @dataclass(frozen=True, slots=True, eq=False)

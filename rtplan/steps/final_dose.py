@@ -18,6 +18,8 @@ from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
 from rtplan.steps.fluence import beam_fluence, plan_fluence
 
+LEAST_MU_MARGIN = 1.05  # over the machine's smallest MU, so that the normalisation seldom undercuts it
+
 
 def plan_dose(
     density: DensityImage,
