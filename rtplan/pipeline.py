@@ -26,7 +26,7 @@ from rtplan.dicom.write_rtplan import write_rtplan
 from rtplan.dicom.write_rtstruct import write_rtstruct
 from rtplan.domain.beams import Beam
 from rtplan.domain.case import Order
-from rtplan.domain.context import Delivery, PlanContext
+from rtplan.domain.context import Delivery, PartDose, PlanContext
 from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Certificate, Goal
 from rtplan.domain.image import CtImage, DensityImage, HuCalibration
@@ -48,7 +48,7 @@ from rtplan.registry import shelf
 from rtplan.settings import load_settings
 from rtplan.steps.auto_contour import NOTHING_DRAWN, DrawnOrgans, LoadModel, missing_organs
 from rtplan.steps.clearance import clearance_findings
-from rtplan.steps.final_dose import beam_doses, normalisation_factor, plan_dose, scaled_dose, scaled_plan
+from rtplan.steps.final_dose import normalisation_factor, part_doses, plan_dose, scaled_dose, scaled_plan
 from rtplan.steps.ingest import (
     body_findings,
     body_mask,
@@ -100,11 +100,11 @@ class Patient:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
-    """A deliverable plan with its final dose, calculated of all beams at once and of each beam by itself."""
+    """A deliverable plan with its final dose, calculated of all beams at once and in parts."""
 
     plan: DeliverablePlan
     dose: Dose
-    beam_doses: tuple[Dose, ...]
+    part_doses: tuple[PartDose, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,7 +162,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
         inputs.machine,
         patient.density,
         planned.dose,
-        planned.beam_doses,
+        planned.part_doses,
         patient.structures,
         patient.prescription,
     )
@@ -396,10 +396,10 @@ def normalised(inputs: Inputs, patient: Patient, judge: JudgingDose, plan: Deliv
         if strong is not plan:
             # Some segment fell below what the machine can give: it is raised to that, and the dose is what it then is.
             plan, dose = strong, judge.of(strong)
-    beams = beam_doses(
+    parts = part_doses(
         judge.density, plan, judge.machine, quality="final", backend=judge.backend, engine=ENGINE, progress=progress
     )
-    return Planned(plan, dose, beams)
+    return Planned(plan, dose, parts)
 
 
 def deliver(data: ReportData, context: PlanContext, out_dir: Path) -> tuple[str, ...]:

@@ -22,10 +22,18 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class PartDose:
+    """Dose over the whole course of some beams of a plan, which `beam_numbers` name, calculated by itself."""
+
+    beam_numbers: tuple[int, ...]
+    dose: Dose
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PlanContext(Delivery):
-    """A plan with everything it is judged by. Doses are Gy over the whole course; `beam_doses` has one per plan beam."""
+    """A plan with everything it is judged by. Doses are Gy over the whole course; every beam is in one of `part_doses`."""
 
     dose: Dose
-    beam_doses: tuple[Dose, ...]
+    part_doses: tuple[PartDose, ...]
     structures: StructureSet
     prescription: Prescription

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from rtplan.domain.beams import Beam
-from rtplan.domain.context import PlanContext
+from rtplan.domain.context import PartDose, PlanContext
 from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.grid import Grid
@@ -121,7 +121,7 @@ def example_context() -> PlanContext:
         example_machine(),
         DensityImage(grid, water, water),
         Dose(grid, total),
-        (half, half),
+        (PartDose((1,), half), PartDose((2,), half)),
         structures,
         _example_prescription(),
     )

@@ -23,7 +23,7 @@ from rtplan.steps.wishes import Price, Wish
 
 Floats = NDArray[np.float64]
 
-ITERATIONS = 60
+ITERATIONS = 40
 WORTH = 30.0  # Gy² of objective for a Gy less: about what plans pay, so that their prices fit
 SLOW = 0.33  # rise of prices over that of the plan
 PRICE_ROOM = 10.0  # cap of the conditions' prices over those of the plan: an elastic condition proves less than a firm one

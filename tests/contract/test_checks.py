@@ -129,3 +129,12 @@ def test_segments_are_what_stands_still_while_mu_are_given():
     split = replace(beam.control_points[1], cumulative_mu=20.0)
     points = (beam.control_points[0], split, *beam.control_points[1:])
     assert [mu for _, mu in static_segments(replace(beam, control_points=points))] == [60.0, 40.0]
+
+
+def test_parts_that_lack_a_beam_or_hold_the_whole_plan_are_caught():
+    # mutants: the parts' doses alone are added up; one part of all beams, which is the plan's dose again
+    good = example_context()
+    first, second = good.part_doses
+    assert not verdict("DOSE_SUM", replace(good, part_doses=(first, replace(second, beam_numbers=(3,)))))
+    assert not verdict("DOSE_SUM", replace(good, part_doses=(replace(first, beam_numbers=(1, 2), dose=good.dose),)))
+    assert not verdict("DOSE_SUM", replace(good, part_doses=(first,)))

@@ -28,7 +28,7 @@ from rtplan.errors import CaseRejected, SafetyStop
 from rtplan.library.calibrations import load_calibration
 from rtplan.library.machines import load_machine
 from rtplan.pipeline import deliver
-from rtplan.steps.final_dose import beam_doses, normalisation_factor, plan_dose, scaled_dose, scaled_plan
+from rtplan.steps.final_dose import normalisation_factor, part_doses, plan_dose, scaled_dose, scaled_plan
 from rtplan.steps.ingest import body_mask, densities, dose_grid, resample_density
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary
 from rtplan.steps.reread import confirm_deliverable
@@ -78,8 +78,8 @@ def context(ct_dir: Path) -> PlanContext:
     first = plan_dose(density, plan, MACHINE, quality="quick", backend="cpu")
     factor = normalisation_factor(Normalisation("PTV_60", "D50[Gy]", 60.0), first, structures, prescription)
     plan, dose = scaled_plan(plan, factor), scaled_dose(first, factor)
-    beams = beam_doses(density, plan, MACHINE, quality="quick", backend="cpu")
-    return PlanContext(plan, MACHINE, density, dose, beams, structures, prescription)
+    parts = part_doses(density, plan, MACHINE, quality="quick", backend="cpu")
+    return PlanContext(plan, MACHINE, density, dose, parts, structures, prescription)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def out(ct_dir: Path, context: PlanContext, tmp_path_factory: pytest.TempPathFac
 
 
 def test_two_arcs_pass_the_whole_gate(context: PlanContext):
-    # mutant: one dose a map: DOSE_SUM; mutant: GANTRY_PATH as for fixed beams
+    # mutant: an arc in both parts: DOSE_SUM; mutant: GANTRY_PATH as for fixed beams
     assert [r.message for r in run_checks(context) if not r.passed] == []
     assert context.plan.mu > 100
 

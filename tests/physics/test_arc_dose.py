@@ -14,7 +14,7 @@ from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam, arc_beam
 from rtplan.engines import collapsed_cone
-from rtplan.steps.final_dose import beam_doses, plan_dose
+from rtplan.steps.final_dose import part_doses, plan_dose
 from rtplan.steps.fluence import beam_fluence
 
 MACHINE = replace(example_machine(), beam=beam_model())
@@ -113,14 +113,14 @@ def test_finer_steps_converge():
     assert rms[0] > 2.0 * rms[1] > 4.0 * rms[2]
 
 
-def test_beam_doses_of_arcs_and_fields_add_up_to_the_plan():
-    # mutants: one dose a map instead of a beam; kernels shared by how many angles are calculated together
+def test_parts_of_arcs_and_fields_add_up_to_the_plan():
+    # mutants: parts of maps instead of beams; kernels shared by how many angles are calculated together
     one = arc(wandering(12), 20.0 + 4.0 * np.arange(12), 3.0 * np.arange(12))
     two = arc(wandering(12), 300.0 - 4.0 * np.arange(12), 3.0 * np.arange(12), "CC", 2)
     still = replace(BEAM, gantry_angle_deg=90.0)
     fixed = PlanBeam(3, still, tuple(ControlPoint(m, 90.0, example_aperture(-15.0, 15.0)) for m in (0.0, 40.0)))
     plan = DeliverablePlan("example", "t", 2, (one, two, fixed))
     whole = plan_dose(cylinder(), plan, MACHINE, quality="quick", backend="cpu").dose_gy
-    parts = beam_doses(cylinder(), plan, MACHINE, quality="quick", backend="cpu")
-    assert len(parts) == 3
-    assert np.abs(sum(p.dose_gy for p in parts) - whole).max() < 1e-4 * whole.max()
+    parts = part_doses(cylinder(), plan, MACHINE, quality="quick", backend="cpu")
+    assert [p.beam_numbers for p in parts] == [(1, 3), (2,)]
+    assert np.abs(sum(p.dose.dose_gy for p in parts) - whole).max() < 1e-4 * whole.max()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from small_plan import ISO, NOW, arc_beam, ct, density, dose, machine, plan, prescription, structures
 
-from rtplan.domain.context import PlanContext
+from rtplan.domain.context import PartDose, PlanContext
 from rtplan.domain.example_arc import example_arc
 from rtplan.domain.example_context import example_machine
 from rtplan.domain.grid import Grid
@@ -33,7 +33,7 @@ NASTY = "<script>alert('x')</script> & \"$\\frac{1}$\" 耳下腺"
 
 def report_data(organ: str = "Parotid_L", name: str = "Müller^Ünal") -> ReportData:
     the_plan = plan((*plan().beams, arc_beam(4)))
-    context = PlanContext(the_plan, machine(), density(), dose(), (dose(),), structures(organ), prescription())
+    context = PlanContext(the_plan, machine(), density(), dose(), (PartDose((1,), dose()),), structures(organ), prescription())
     verification = replace(
         verify(context), checks=(CheckResult("MLC_GAP", True, "fine"), CheckResult("DOSE_GRID", False, "too small"))
     )

@@ -14,13 +14,13 @@ from rtplan.dicom.uids import new_output_ids
 from rtplan.dicom.write_rtdose import write_rtdose
 from rtplan.dicom.write_rtplan import write_rtplan
 from rtplan.dicom.write_rtstruct import write_rtstruct
-from rtplan.domain.context import PlanContext
+from rtplan.domain.context import PartDose, PlanContext
 from rtplan.domain.dose import cumulative_dvh
 from rtplan.errors import SafetyStop
 from rtplan.steps.reread import confirm_deliverable, confirm_written, doses_from_files, plan_difference
 from rtplan.steps.verify import dvhs
 
-CONTEXT = PlanContext(sound_plan(), machine(), density(), dose(), (dose(),), structures(), prescription())
+CONTEXT = PlanContext(sound_plan(), machine(), density(), dose(), (PartDose((1,), dose()),), structures(), prescription())
 
 
 @pytest.fixture

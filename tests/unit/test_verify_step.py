@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_plan import CT_GRID, DOSE_GRID, ISO, density, dose, goals, machine, plan, prescription, structures
 
-from rtplan.domain.context import PlanContext
+from rtplan.domain.context import PartDose, PlanContext
 from rtplan.domain.dose import Dose, dose_in_mask
 from rtplan.domain.goals import GoalResult
 from rtplan.domain.structures import Structure, StructureSet
@@ -28,7 +28,7 @@ from rtplan.steps.verify import (
 
 def context(the_dose: Dose | None = None) -> PlanContext:
     the_dose = the_dose or dose()
-    return PlanContext(plan(), machine(), density(), the_dose, (the_dose,), structures(), prescription())
+    return PlanContext(plan(), machine(), density(), the_dose, (PartDose((1,), the_dose),), structures(), prescription())
 
 
 def test_goals_are_judged_on_the_dose_of_their_structure():
