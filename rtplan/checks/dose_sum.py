@@ -15,8 +15,8 @@ TOLERANCE = 1e-3  # of the plan's maximum
 
 
 class DoseSum:
-    """|Σ part doses - plan dose| is at most 0.1 % of the plan's maximum in every voxel; each beam is in one part, and no part
-    holds all of several beams."""
+    """|Σ part doses - plan dose| is at most 0.1 % of the plan's maximum in every voxel; each beam is in one part, and no
+    part holds all of several beams."""
 
     kind = "DOSE_SUM"
 

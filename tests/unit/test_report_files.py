@@ -33,7 +33,8 @@ NASTY = "<script>alert('x')</script> & \"$\\frac{1}$\" 耳下腺"
 
 def report_data(organ: str = "Parotid_L", name: str = "Müller^Ünal") -> ReportData:
     the_plan = plan((*plan().beams, arc_beam(4)))
-    context = PlanContext(the_plan, machine(), density(), dose(), (PartDose((1,), dose()),), structures(organ), prescription())
+    parts = (PartDose((1,), dose()),)
+    context = PlanContext(the_plan, machine(), density(), dose(), parts, structures(organ), prescription())
     verification = replace(
         verify(context), checks=(CheckResult("MLC_GAP", True, "fine"), CheckResult("DOSE_GRID", False, "too small"))
     )
