@@ -18,17 +18,14 @@ from rtplan.domain.influence import Beamlets
 from rtplan.domain.machine import Machine
 from rtplan.domain.progress import Progress, silent
 from rtplan.errors import PlanningFailed
+from rtplan.steps.aperture_search import ApertureSearch
 from rtplan.steps.apertures import BeamletField, Shape
 from rtplan.steps.closed_leaves import placed_shape
 from rtplan.steps.optimise import Problem
-from rtplan.steps.solver import Evaluation, quasi_newton
 from rtplan.steps.tips import Tips, first_tips, legal_tips
 
 Floats = NDArray[np.float64]
 
-REPRICE_EVERY = 10  # steps between changes of prices
-MEMORY = 12  # pairs of L-BFGS
-FIRST_STEP_MM, FIRST_STEP_MU = 2.0, 0.2  # of a tip; of the mean MU
 MU_COST = 0.004  # Gy² for each MU of a fraction
 ROUGHNESS_COST = 2e-5  # Gy² for each MU and mm by which a tip stands off its neighbour's, summed over the tips
 SOFT_MM = 2.0  # steps between neighbours that count as even
@@ -55,7 +52,7 @@ class Segments:
     def fluence(self) -> Floats:
         """What the optimiser takes for the beamlets' fluence, (n_beamlets,) MU per fraction."""
         tips = [first_tips(self._of(b), f, self.machine) for b, f in self._used()]
-        return _fluence(self.beamlets, self._parts(), tips, self.mu)
+        return _fluence(self.beamlets, self.parts(), tips, self.mu)
 
     def _used(self) -> list[tuple[int, BeamletField]]:
         beams = {s.beam_index for s in self.shapes}
@@ -64,21 +61,10 @@ class Segments:
     def _of(self, beam: int) -> list[Shape]:
         return [s for s in self.shapes if s.beam_index == beam]
 
-    def _parts(self) -> list[tuple[BeamletField, NDArray[np.int64]]]:
+    def parts(self) -> list[tuple[BeamletField, NDArray[np.int64]]]:
+        """Each beam's field and which of the segments are its own."""
         index = np.array([s.beam_index for s in self.shapes])
         return [(f, np.flatnonzero(index == b)) for b, f in self._used()]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _State:
-    """A point of the search: MU, tips by beam, the fluence's image, value and gradient (as one flat vector)."""
-
-    mu: Floats
-    tips: list[Tips]
-    image: Floats
-    at: Evaluation
-    value: float
-    gradient: Floats
 
 
 def optimise_apertures(
@@ -90,24 +76,7 @@ def optimise_apertures(
     where leaves may not interdigitate short of the neighbours' opposite tips; no area falls below the machine's smallest.
     """
     search = _Search(problem, segments, least_mu)
-    state = search.start()
-    pairs: list[tuple[Floats, Floats]] = []
-    for step in range(steps):
-        if step and step % REPRICE_EVERY == 0:
-            search.problem, _ = search.problem.repriced(state.image, step == REPRICE_EVERY)
-            state = search.again(state)
-        following = search.advance(state, pairs)
-        if following is None and not pairs:
-            break
-        if following is None:
-            pairs = []
-            continue
-        moved, turned = search.flat(following) - search.flat(state), following.gradient - state.gradient
-        if float(moved @ turned) > 1e-12 * float(np.linalg.norm(moved) * np.linalg.norm(turned)):
-            pairs = [*pairs, (moved, turned)][-MEMORY:]
-        state = following
-        progress("sequence", step / steps, f"{len(state.mu)} segments, {state.mu.sum():.0f} MU, {state.value:.4g} Gy²")
-    return search.segments_of(state), search.problem
+    return search.segments_of(search.descend(steps, progress).setting), search.problem
 
 
 def with_new_segments(problem: Problem, segments: Segments, budget: int, mu: float) -> Segments:
@@ -130,85 +99,64 @@ def with_new_segments(problem: Problem, segments: Segments, budget: int, mu: flo
     return replace(segments, shapes=shapes, mu=np.concatenate([segments.mu, np.full(len(best), mu)]))
 
 
-class _Search:
-    """The moving parts of one search: the problem as it is priced now, and what the flat vector of variables means."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Setting:
+    """MU per fraction of all segments (n,), and their tips by beam."""
+
+    mu: Floats
+    tips: list[Tips]
+
+
+class _Search(ApertureSearch[_Setting]):
+    """Segments of fixed beams; the variables are MU, then both banks' tips beam by beam."""
 
     def __init__(self, problem: Problem, segments: Segments, least_mu: float) -> None:
-        self.problem, self.segments, self.least_mu = problem, segments, least_mu
-        self.parts = segments._parts()
+        super().__init__(problem, len(segments.beamlets), len(segments.mu))
+        self.segments, self.least_mu = segments, least_mu
+        self.parts = segments.parts()
 
-    def start(self) -> _State:
+    def first(self) -> _Setting:
         tips = [first_tips([self.segments.shapes[i] for i in own], f, self.segments.machine) for f, own in self.parts]
-        return self._state(np.maximum(self.segments.mu, self.least_mu), tips)
+        return _Setting(np.maximum(self.segments.mu, self.least_mu), tips)
 
-    def flat(self, state: _State) -> Floats:
-        return np.concatenate([state.mu, *(np.concatenate([t.x1_mm.ravel(), t.x2_mm.ravel()]) for t in state.tips)])
+    def flat(self, setting: _Setting) -> Floats:
+        tips = (np.concatenate([t.x1_mm.ravel(), t.x2_mm.ravel()]) for t in setting.tips)
+        return np.concatenate([setting.mu, *tips])
 
-    def advance(self, state: _State, pairs: list[tuple[Floats, Floats]]) -> _State | None:
-        """The next point with a lower value, along the quasi-Newton step of the free variables; None without one."""
-        here, low, high = self.flat(state), *self._bounds(state)
-        free = ~(((here <= low) & (state.gradient > 0)) | ((here >= high) & (state.gradient < 0)))
-        bent = [(s * free, y * free) for s, y in pairs]
-        bent = [(s, y) for s, y in bent if float(s @ y) > 1e-10 * float(np.linalg.norm(s) * np.linalg.norm(y))]
-        step = quasi_newton(state.gradient * free, bent, self._inverse_curvature(state))
-        if not bent:
-            n = len(state.mu)
-            most = float(np.abs(step[:n]).max()) / (FIRST_STEP_MU * float(state.mu.mean()))
-            step /= max(most, float(np.abs(step[n:]).max()) / FIRST_STEP_MM, 1e-30)
-        length = 1.0
-        for _ in range(8):
-            mu, tips = self._moved(state, here - length * step)
-            following = self._state(mu, tips)
-            slope = float(state.gradient @ (self.flat(following) - here))
-            if slope < 0.0 and following.value <= state.value + 1e-4 * slope:
-                return following
-            rise = following.value - state.value - slope
-            length *= min(0.5, max(0.1, -0.5 * slope / rise)) if slope < 0.0 and rise > 0.0 else 0.3
-        return None
-
-    def again(self, state: _State) -> _State:
-        """The same point at the prices of now."""
-        return self._state(state.mu, state.tips, state.image)
-
-    def segments_of(self, state: _State) -> Segments:
-        """The state as shapes; pairs that are all but closed are closed."""
-        shapes: list[Shape | None] = [None] * len(state.mu)
-        for (field, own), tips in zip(self.parts, state.tips, strict=True):
+    def segments_of(self, setting: _Setting) -> Segments:
+        """The setting as shapes; pairs that are all but closed are closed."""
+        shapes: list[Shape | None] = [None] * len(setting.mu)
+        for (field, own), tips in zip(self.parts, setting.tips, strict=True):
             for i, shape in zip(own, tips.shapes(field.beam_index), strict=True):
                 shapes[i] = shape
         made = [s for s in shapes if s is not None]
         keep = np.array([bool(s.is_open.any()) for s in made])
-        return replace(self.segments, shapes=tuple(made), mu=state.mu).keeping(keep)
+        return replace(self.segments, shapes=tuple(made), mu=setting.mu).keeping(keep)
 
-    def _moved(self, state: _State, flat: Floats) -> tuple[Floats, list[Tips]]:
-        n = len(state.mu)
+    def legal(self, old: _Setting, flat: Floats) -> _Setting:
+        n = self.n_mu
         mu = np.clip(flat[:n], self.least_mu, self.segments.machine.max_beam_mu)
         tips = []
-        for (field, _), old in zip(self.parts, state.tips, strict=True):
-            size = old.x1_mm.size
-            x1, x2 = (flat[n + k * size : n + (k + 1) * size].reshape(old.x1_mm.shape) for k in (0, 1))
-            tips.append(legal_tips(old, x1, x2, field, self.segments.machine))
+        for (field, _), before in zip(self.parts, old.tips, strict=True):
+            size = before.x1_mm.size
+            x1, x2 = (flat[n + k * size : n + (k + 1) * size].reshape(before.x1_mm.shape) for k in (0, 1))
+            tips.append(legal_tips(before, x1, x2, field, self.segments.machine))
             n += 2 * size
-        return mu, tips
+        return _Setting(mu, tips)
 
-    def _bounds(self, state: _State) -> tuple[Floats, Floats]:
-        n = len(state.mu)
-        low = [np.full(n, self.least_mu), *(t.low_mm.ravel() for t in state.tips)]
-        high = [np.full(n, self.segments.machine.max_beam_mu), *(t.high_mm.ravel() for t in state.tips)]
+    def bounds(self, setting: _Setting) -> tuple[Floats, Floats]:
+        low = [np.full(self.n_mu, self.least_mu), *(t.low_mm.ravel() for t in setting.tips)]
+        high = [np.full(self.n_mu, self.segments.machine.max_beam_mu), *(t.high_mm.ravel() for t in setting.tips)]
         return np.concatenate(low), np.concatenate(high)
 
-    def _state(self, mu: Floats, tips: list[Tips], image: Floats | None = None) -> _State:
-        beamlets = self.segments.beamlets
-        if image is None:
-            image = self.problem.image(_fluence(beamlets, self.parts, tips, mu))
-        at = self.problem.evaluate(np.zeros(len(beamlets)), image)
-        if not np.isfinite(at.value):
-            raise PlanningFailed("OBJECTIVE_NOT_FINITE", f"objective of the apertures is {at.value}", "a number")
-        pull = self.problem.pull(at.image_gradient)
-        value, by_mu, by_tips = at.value + MU_COST * float(mu.sum()), np.full(len(mu), MU_COST), []
-        for (field, own), t in zip(self.parts, tips, strict=True):
+    def fluence(self, setting: _Setting) -> Floats:
+        return _fluence(self.segments.beamlets, self.parts, setting.tips, setting.mu)
+
+    def cost(self, setting: _Setting, pull: Floats) -> tuple[float, Floats]:
+        mu, leak = setting.mu, self.segments.machine.mlc.mean_transmission
+        value, by_mu, by_tips = MU_COST * float(mu.sum()), np.full(len(mu), MU_COST), []
+        for (field, own), t in zip(self.parts, setting.tips, strict=True):
             cells = _cells(field, pull)
-            leak = self.segments.machine.mlc.mean_transmission
             by_mu[own] += (1 - leak) * np.tensordot(t.open_share(field), cells, 2) + leak * cells.sum()
             x1, x2 = t.gradient(field, (1 - leak) * cells)
             rough, r1, r2 = t.roughness(SOFT_MM)
@@ -216,16 +164,16 @@ class _Search:
             by_mu[own] += ROUGHNESS_COST * rough
             weight = mu[own][:, None]
             by_tips += [(weight * (x1 + ROUGHNESS_COST * r1)).ravel(), (weight * (x2 + ROUGHNESS_COST * r2)).ravel()]
-        return _State(mu, tips, image, at, value, np.concatenate([by_mu, *by_tips]))
+        return value, np.concatenate([by_mu, *by_tips])
 
-    def _inverse_curvature(self, state: _State) -> Floats:
-        """How far each variable may go for its pull: an MU moves open beamlets, a tip moves MU over a beamlet's width."""
-        by_mu, by_tips = np.empty(len(state.mu)), []
-        for (field, own), tips in zip(self.parts, state.tips, strict=True):
+    def inverse_curvature(self, setting: _Setting) -> Floats:
+        """An MU moves open beamlets, a tip moves MU over a beamlet's width."""
+        by_mu, by_tips = np.empty(self.n_mu), []
+        for (field, own), tips in zip(self.parts, setting.tips, strict=True):
             opened = (tips.open_share(field) ** 2).sum(axis=(1, 2)) + 1.0
             by_mu[own] = opened**-1.3
             width = float(field.x_edges_mm[1] - field.x_edges_mm[0])
-            one = 0.5 * (width / np.maximum(state.mu[own], 0.5)) ** 2
+            one = 0.5 * (width / np.maximum(setting.mu[own], 0.5)) ** 2
             by_tips.append(np.tile(np.repeat(one, tips.x1_mm.shape[1]), 2))
         return np.concatenate([by_mu, *by_tips])
 

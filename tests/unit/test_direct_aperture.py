@@ -23,6 +23,7 @@ from rtplan.steps.direct_aperture import (
     ROUGHNESS_COST,
     SOFT_MM,
     _Search,
+    _Setting,
     optimise_apertures,
     with_new_segments,
 )
@@ -151,25 +152,24 @@ def test_the_gradient_by_mu_and_tips_agrees_with_finite_differences():
     their MU; a bank with the wrong sign"""
     _, problem, _, after = optimised(3, 7)
     search = _Search(problem, after, 2.1)
-    state = search.start()
-    here, found = search.flat(state), []
-    n = len(state.mu)
-    edge = np.concatenate([np.full(n, 2.5), *(np.concatenate([t.x1_mm.ravel(), t.x2_mm.ravel()]) for t in state.tips)])
-    wide = np.concatenate([np.full(n, 1.0), *(np.tile((t.x2_mm - t.x1_mm).ravel(), 2) for t in state.tips)])
+    here, found = search.at(search.first()), []
+    n, setting = search.n_mu, here.setting
+    edge = np.concatenate([np.full(n, 2.5), *(np.concatenate([t.x1_mm.ravel(), t.x2_mm.ravel()]) for t in setting.tips)])
+    wide = np.concatenate([np.full(n, 1.0), *(np.tile((t.x2_mm - t.x1_mm).ravel(), 2) for t in setting.tips)])
     smooth = np.flatnonzero((np.abs(edge / 5.0 - np.rint(edge / 5.0)) > 1e-3) & (wide > 0.1))
     assert n < len(smooth) and len(smooth) > 40
     for j in smooth:
         found = []
         for step in (1e-4, -1e-4):
-            flat = here.copy()
+            flat = here.flat.copy()
             flat[j] += step
             tips, at = [], n
-            for t in state.tips:
+            for t in setting.tips:
                 x1, x2 = flat[at : at + 2 * t.x1_mm.size].reshape(2, *t.x1_mm.shape)
                 tips.append(replace(t, x1_mm=x1, x2_mm=x2))
                 at += 2 * t.x1_mm.size
-            found.append(search._state(flat[:n], tips).value)
-        assert state.gradient[j] == pytest.approx((found[0] - found[1]) / 2e-4, rel=1e-4, abs=1e-5)
+            found.append(search.at(_Setting(flat[:n], tips)).value)
+        assert here.gradient[j] == pytest.approx((found[0] - found[1]) / 2e-4, rel=1e-4, abs=1e-5)
 
 
 def test_the_fluence_of_segments_is_what_the_plan_delivers():
