@@ -28,7 +28,7 @@ from rtplan.domain.structures import StructureSet
 from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
 from rtplan.steps.certificate import certified
-from rtplan.steps.direct_aperture import Segments, optimise_apertures, with_new_segments
+from rtplan.steps.direct_aperture import optimise_apertures, with_new_segments
 from rtplan.steps.final_dose import LEAST_MU_MARGIN
 from rtplan.steps.fluence import plan_fluence
 from rtplan.steps.optimise import Problem, neighbour_smoothness, optimise, uniform_weights
@@ -110,7 +110,7 @@ def ideal_fluence(model: PlanningModel, progress: Progress) -> tuple[FluencePlan
     problem, weights = first_problem(model)
     beamlets = model.operator.beamlets
     for part, iterations in enumerate(FLUENCE_ROUNDS):
-        heard = _as_part(progress, part, len(FLUENCE_ROUNDS))
+        heard = as_part(progress, part, len(FLUENCE_ROUNDS))
         fluence, problem = optimise(problem, weights, max_iterations=iterations, progress=heard)
         weights = fluence.weights_mu
         full = model.full_dose_gy(fluence_maps(beamlets, weights))
@@ -121,7 +121,7 @@ def ideal_fluence(model: PlanningModel, progress: Progress) -> tuple[FluencePlan
 def for_apertures(problem: Problem, fluence: FluencePlan) -> Problem:
     """The problem for apertures: what the ideal fluence kept is worth `INSISTENCE` times its price, for apertures may only
     cost what they must; what it could not keep is let go; and smoothness has done its work."""
-    insistent = _within_reach(problem, fluence.weights_mu)
+    insistent = reachable(problem, fluence.weights_mu)
     wishes = tuple(
         replace(new, price_cap=INSISTENCE * new.price_cap) if new is old else new
         for new, old in zip(insistent.wishes, problem.wishes, strict=True)
@@ -129,7 +129,7 @@ def for_apertures(problem: Problem, fluence: FluencePlan) -> Problem:
     return replace(problem, wishes=wishes, smoothness=None)
 
 
-def _within_reach(problem: Problem, beamlet_mu: Floats) -> Problem:
+def reachable(problem: Problem, beamlet_mu: Floats) -> Problem:
     """The problem without wishes that all their price could not bring near their levels."""
     dose = problem.dose_gy(problem.image(beamlet_mu))
     wishes = tuple(within_reach(w, p, dose) for w, p in zip(problem.wishes, problem.prices, strict=True))
@@ -152,7 +152,7 @@ def certificates(
     return tuple(found)
 
 
-def _as_part(progress: Progress, part: int, parts: int) -> Progress:
+def as_part(progress: Progress, part: int, parts: int) -> Progress:
     """Progress of one of several passes as progress of the whole."""
 
     def heard(step: str, fraction: float, message: str = "") -> None:
@@ -178,34 +178,29 @@ def deliverable(
     segments = first_segments(fluence, machine, segments_per_beam=budget, progress=progress)
     problem = for_apertures(problem, fluence)
     for part, (steps, adding, on_judging_grid) in enumerate(APERTURE_ROUNDS):
-        heard = _as_part(progress, part, len(APERTURE_ROUNDS))
+        heard = as_part(progress, part, len(APERTURE_ROUNDS))
         plan = plan_of(segments, model.fractions)
-        problem = _measured(model, problem, segments, plan, dose_of if on_judging_grid else None)
+        if on_judging_grid:
+            problem = measured(model, problem, segments.fluence(), dose_of(plan))
+        else:
+            full = model.full_dose_gy(plan_fluence(plan, machine))
+            problem = replace(problem, offset_gy=model.residual_gy(full, segments.fluence()))
         least_mu = 0.0 if adding else LEAST_MU_MARGIN * machine.min_segment_mu
         segments, problem = optimise_apertures(problem, segments, steps=steps, least_mu=least_mu, progress=heard)
         if part:
-            problem = _within_reach(problem, segments.fluence())
+            problem = reachable(problem, segments.fluence())
         if adding:
             segments = segments.keeping(segments.mu > machine.min_segment_mu / 2)
             segments = with_new_segments(problem, segments, budget * len(segments.fields), machine.min_segment_mu)
     return plan_of(segments, model.fractions)
 
 
-def _measured(
-    model: PlanningModel,
-    problem: Problem,
-    segments: Segments,
-    plan: DeliverablePlan,
-    dose_of: Callable[[DeliverablePlan], Dose] | None,
-) -> Problem:
-    """The problem with the residual of a plan's full dose; with `dose_of` also with levels as the CT's voxels see them."""
-    if dose_of is None:
-        full = model.full_dose_gy(plan_fluence(plan, model.machine))
-    else:
-        dose = dose_of(plan)
-        full = dose_in_voxels(model, dose)
-        problem = replace(problem, wishes=measured_levels(model, problem.wishes, dose, full))
-    return replace(problem, offset_gy=model.residual_gy(full, segments.fluence()))
+def measured(model: PlanningModel, problem: Problem, fluence_mu: Floats, dose: Dose) -> Problem:
+    """The problem with the residual of a plan's dose on the grid that it is judged on, and with levels as the CT's voxels
+    see them; `fluence_mu` (n_beamlets,) is what the optimiser takes for the plan's fluence."""
+    full = dose_in_voxels(model, dose)
+    levels = measured_levels(model, problem.wishes, dose, full)
+    return replace(problem, wishes=levels, offset_gy=model.residual_gy(full, fluence_mu))
 
 
 def measured_levels(model: PlanningModel, wishes: tuple[Wish, ...], dose: Dose, full_gy: Floats) -> tuple[Wish, ...]:

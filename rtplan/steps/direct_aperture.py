@@ -22,7 +22,7 @@ from rtplan.steps.aperture_search import ApertureSearch
 from rtplan.steps.apertures import BeamletField, Shape
 from rtplan.steps.closed_leaves import placed_shape
 from rtplan.steps.optimise import Problem
-from rtplan.steps.tips import Tips, first_tips, legal_tips
+from rtplan.steps.tips import Tips, first_tips, legal_tips, roughness
 
 Floats = NDArray[np.float64]
 
@@ -159,7 +159,7 @@ class _Search(ApertureSearch[_Setting]):
             cells = _cells(field, pull)
             by_mu[own] += (1 - leak) * np.tensordot(t.open_share(field), cells, 2) + leak * cells.sum()
             x1, x2 = t.gradient(field, (1 - leak) * cells)
-            rough, r1, r2 = t.roughness(SOFT_MM)
+            rough, r1, r2 = roughness(t.x1_mm, t.x2_mm, SOFT_MM)
             value += ROUGHNESS_COST * float(mu[own] @ rough)
             by_mu[own] += ROUGHNESS_COST * rough
             weight = mu[own][:, None]

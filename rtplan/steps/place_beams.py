@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -90,25 +92,42 @@ def static_angles_deg(protocol: Protocol) -> tuple[float, ...]:
             raise ValueError("the angles of tangents come from the patient")
 
 
-def arc_directions(
-    prescription: Prescription, structures: StructureSet, machine: Machine, *, spacing_deg: float
-) -> tuple[tuple[Beam, ...], ...]:
-    """For each arc of the protocol its control angles as beams around the targets' centre, in order of delivery.
+@dataclass(frozen=True, slots=True, eq=False)
+class ArcBeams:
+    """An arc of the protocol as beams around the targets' centre: one at its start, and one at the middle of each interval
+    between its control angles `angles_deg` (n_intervals + 1,), in order of delivery."""
 
-    Both ends are among them; between them equal steps of at most `spacing_deg`. The names are unique in the plan.
+    arc: Arc
+    start: Beam
+    angles_deg: NDArray[np.float64]
+    middles: tuple[Beam, ...]
+
+
+def place_arcs(
+    prescription: Prescription, structures: StructureSet, machine: Machine, *, spacing_deg: float
+) -> tuple[ArcBeams, ...]:
+    """The protocol's arcs, cut into equal intervals of at most `spacing_deg`. All beams' names are unique in the plan.
+
     Raises CaseRejected ISO; PlanningFailed BEAMS_MISSING when the protocol has no arcs.
     """
     arcs = prescription.protocol.beams.arcs
     if not arcs:
         raise PlanningFailed("BEAMS_MISSING", f"{prescription.protocol.protocol_id} has no arcs", "one to three arcs")
     iso = _isocentre(prescription, structures)
-    return tuple(
-        tuple(
-            _beam(f"A{number} G{angle:05.1f}", float(angle), arc.collimator_angle_deg, iso, machine)
-            for angle in arc_angles_deg(arc, spacing_deg)
+    found = []
+    for number, arc in enumerate(arcs, start=1):
+        angles, turned = arc_angles_deg(arc, spacing_deg), arc.collimator_angle_deg
+        half = arc.length_deg / (len(angles) - 1) / 2
+        middles = np.mod(angles[:-1] + (half if arc.direction == "CW" else -half), 360.0)
+        found.append(
+            ArcBeams(
+                arc,
+                _beam(f"ARC{number}", float(angles[0]), turned, iso, machine),
+                angles,
+                tuple(_beam(f"A{number} G{angle:05.1f}", float(angle), turned, iso, machine) for angle in middles),
+            )
         )
-        for number, arc in enumerate(arcs, start=1)
-    )
+    return tuple(found)
 
 
 def arc_angles_deg(arc: Arc, spacing_deg: float) -> NDArray[np.float64]:

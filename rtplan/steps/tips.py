@@ -52,28 +52,29 @@ class Tips:
         at2 = np.clip(np.floor((self.x2_mm + self.back_mm - edges[0]) / width + 1e-9).astype(np.int64), 0, last)
         return -cells[row, at1] / width, cells[row, at2] / width
 
-    def roughness(self, soft_mm: float) -> tuple[Floats, Floats, Floats]:
-        """Σ of the steps between neighbouring tips beyond `soft_mm`, (n_segments,) mm, and its gradients by the tips.
-
-        Steps count as sqrt(step² + soft²) - soft: an even edge costs nothing, a ragged one its length.
-        """
-        total, gradients = np.zeros(len(self.x1_mm)), []
-        for tip in (self.x1_mm, self.x2_mm):
-            step = np.diff(tip, axis=1)
-            length = np.sqrt(step**2 + soft_mm**2)
-            total += (length - soft_mm).sum(axis=1)
-            slope = step / length
-            gradient = np.zeros_like(tip)
-            gradient[:, 1:] += slope
-            gradient[:, :-1] -= slope
-            gradients.append(gradient)
-        return total, gradients[0], gradients[1]
-
     def shapes(self, beam_index: int) -> list[Shape]:
         """The tips as shapes: pairs open by less than `closed_mm` are closed."""
         closed = self.x2_mm - self.x1_mm < self.closed_mm
         x1, x2 = np.where(closed, np.nan, self.x1_mm), np.where(closed, np.nan, self.x2_mm)
         return [Shape(beam_index, a, b) for a, b in zip(x1, x2, strict=True)]
+
+
+def roughness(x1_mm: Floats, x2_mm: Floats, soft_mm: float) -> tuple[Floats, Floats, Floats]:
+    """Σ of the steps between neighbouring tips beyond `soft_mm`, (n,) mm for tips (n, n_rows), and its gradients by them.
+
+    Steps count as sqrt(step² + soft²) - soft: an even edge costs nothing, a ragged one its length.
+    """
+    total, gradients = np.zeros(len(x1_mm)), []
+    for tip in (x1_mm, x2_mm):
+        step = np.diff(tip, axis=1)
+        length = np.sqrt(step**2 + soft_mm**2)
+        total += (length - soft_mm).sum(axis=1)
+        slope = step / length
+        gradient = np.zeros_like(tip)
+        gradient[:, 1:] += slope
+        gradient[:, :-1] -= slope
+        gradients.append(gradient)
+    return total, gradients[0], gradients[1]
 
 
 def first_tips(shapes: Sequence[Shape], field: BeamletField, machine: Machine) -> Tips:

@@ -30,7 +30,7 @@ from rtplan.steps.direct_aperture import (
 from rtplan.steps.fluence import plan_fluence
 from rtplan.steps.optimise import Problem, Term
 from rtplan.steps.sequence import first_segments, plan_of
-from rtplan.steps.tips import first_tips
+from rtplan.steps.tips import first_tips, roughness
 from rtplan.steps.wishes import Wish, first_prices
 
 SHELF = shelf("rtplan.objectives")
@@ -101,7 +101,7 @@ def objective(problem, segments):
     value = problem.evaluate(np.zeros(len(segments.beamlets)), image).value + MU_COST * float(segments.mu.sum())
     for shape, mu in zip(segments.shapes, segments.mu, strict=True):
         tips = first_tips([shape], segments.fields[shape.beam_index], segments.machine)
-        value += ROUGHNESS_COST * mu * float(tips.roughness(SOFT_MM)[0][0])
+        value += ROUGHNESS_COST * mu * float(roughness(tips.x1_mm, tips.x2_mm, SOFT_MM)[0][0])
     return value
 
 

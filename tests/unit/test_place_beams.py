@@ -14,8 +14,8 @@ from rtplan.library.machines import load_machine
 from rtplan.library.protocols import load_protocol, with_technique
 from rtplan.steps.place_beams import (
     arc_angles_deg,
-    arc_directions,
     isocentre_mm,
+    place_arcs,
     place_beamlets,
     place_beams,
     static_angles_deg,
@@ -115,18 +115,30 @@ def test_an_arc_is_cut_into_equal_steps_with_both_ends():
 def test_arcs_become_beams_around_one_isocentre_for_the_targets_side():
     # mutant: one collimator angle for all arcs
     prescription, structures = site_cases.prescribed("lung", "right", protocol_id="lung_60_30")
-    first, second = arc_directions(prescription, structures, MACHINE, spacing_deg=4.0)
-    assert (first[0].gantry_angle_deg, first[-1].gantry_angle_deg) == (14.0, 182.0)
-    assert {b.collimator_angle_deg for b in first} == {345.0} and {b.collimator_angle_deg for b in second} == {10.0}
-    assert len({b.isocentre_xyz_mm for b in (*first, *second)}) == 1 and first[0].isocentre_xyz_mm[0] < -70.0
-    names = [b.name for b in (*first, *second)]
-    assert len(set(names)) == len(names)
+    first, second = place_arcs(prescription, structures, MACHINE, spacing_deg=4.0)
+    assert (first.angles_deg[0], first.angles_deg[-1], first.start.gantry_angle_deg) == (14.0, 182.0, 14.0)
+    assert len(first.middles) == len(first.angles_deg) - 1
+    beams = (first.start, *first.middles, second.start, *second.middles)
+    assert {b.collimator_angle_deg for b in first.middles} == {345.0} and second.start.collimator_angle_deg == 10.0
+    assert len({b.isocentre_xyz_mm for b in beams}) == 1 and first.start.isocentre_xyz_mm[0] < -70.0
+    assert len({b.name for b in beams}) == len(beams)
+
+
+def test_beams_of_an_arc_stand_at_the_middles_of_its_intervals():
+    # mutants: middles on the control angles; CC turned upwards
+    prescription, structures = site_cases.prescribed("lung", "right", protocol_id="lung_60_30")
+    for arc in place_arcs(prescription, structures, MACHINE, spacing_deg=8.0):
+        sign = 1.0 if arc.arc.direction == "CW" else -1.0
+        step = np.mod(sign * np.diff(arc.angles_deg), 360.0)
+        middles = np.array([b.gantry_angle_deg for b in arc.middles])
+        np.testing.assert_allclose(np.mod(sign * (middles - arc.angles_deg[:-1]), 360.0), step / 2)
+        assert middles.min() >= 0.0 and middles.max() < 360.0
 
 
 def test_beams_that_the_protocol_lacks_are_not_invented():
     prescription, structures = site_cases.prescribed("spine", protocol_id="bone_8_1")
     with pytest.raises(PlanningFailed) as caught:
-        arc_directions(prescription, structures, MACHINE, spacing_deg=4.0)
+        place_arcs(prescription, structures, MACHINE, spacing_deg=4.0)
     assert caught.value.code == "BEAMS_MISSING"
     arrangement = replace(load_protocol("lung_60_30").beams, gantry_angles_deg=())
     only_arcs = replace(prescription, protocol=replace(prescription.protocol, beams=arrangement))
