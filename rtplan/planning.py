@@ -105,15 +105,19 @@ def first_problem(model: PlanningModel) -> tuple[Problem, Floats]:
     return problem, start
 
 
-def ideal_fluence(model: PlanningModel, progress: Progress) -> tuple[FluencePlan, Problem]:
-    """The ideal fluence, and the problem with the residual and the prices that go with it."""
+def ideal_fluence(
+    model: PlanningModel, progress: Progress, *, rounds: Sequence[int] = FLUENCE_ROUNDS, of_arc: bool = False
+) -> tuple[FluencePlan, Problem]:
+    """The ideal fluence, and the problem with the residual and the prices that go with it.
+
+    `rounds` are the iterations between two measurements of the full dose; beams `of_arc` stand for a turning gantry.
+    """
     problem, weights = first_problem(model)
-    beamlets = model.operator.beamlets
-    for part, iterations in enumerate(FLUENCE_ROUNDS):
-        heard = as_part(progress, part, len(FLUENCE_ROUNDS))
+    for part, iterations in enumerate(rounds):
+        heard = as_part(progress, part, len(rounds))
         fluence, problem = optimise(problem, weights, max_iterations=iterations, progress=heard)
         weights = fluence.weights_mu
-        full = model.full_dose_gy(fluence_maps(beamlets, weights))
+        full = model.full_dose_gy([replace(m, of_arc=of_arc) for m in fluence_maps(model.operator.beamlets, weights)])
         problem = replace(problem, offset_gy=model.residual_gy(full, weights))
     return fluence, problem
 

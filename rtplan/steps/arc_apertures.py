@@ -1,8 +1,9 @@
 """Direct aperture optimisation of arcs: tips at all control points and MU of all intervals together, by their gradient.
 
-As for fixed segments (`steps.direct_aperture`), but an interval is an aperture in motion (`steps.arc_tips`) seen from its
-middle angle, and leaves go no further between control points than they can while the gantry turns at full speed. So neither
-gantry nor dose rate ever has to wait for a leaf, and every limit of the machine holds at every step of the search.
+As for fixed segments (`steps.direct_aperture`), but an interval is an aperture in motion (`steps.arc_tips`), seen from the
+nearest of the angles that have beamlets; what that leaves out is part of the measured residual. Leaves go no further between
+control points than they can while the gantry turns at full speed. So neither gantry nor dose rate ever has to wait for a
+leaf, and every limit of the machine holds at every step of the search.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Arcs:
         for field, tips, mu in zip(self.fields, self.tips, self.mu, strict=True):
             motion, there = motion_of(field, self.machine), field.present
             share = motion.transmission + (1 - motion.transmission) * open_share(tips, field, motion)
-            found[field.beamlet[there]] = (mu[:, None, None] * share)[there]
+            found += np.bincount(field.beamlet[there], (mu[:, None, None] * share)[there], minlength=len(found))
         return found
 
 

@@ -31,7 +31,8 @@ AREA_MARGIN = 1.1  # over the machine's smallest area, in what is optimised
 class ArcField:
     """The beamlets of one arc on one raster: intervals by leaf pairs by columns along the leaves' travel.
 
-    `beamlet` (n_intervals, n_rows, n_columns) indexes the plan's beamlets, -1 where an interval has none; row 0 is leaf pair
+    `beamlet` (n_intervals, n_rows, n_columns) indexes the plan's beamlets, -1 where an interval has none; the `per_beam`
+    intervals that one beam stands for have the same. Row 0 is leaf pair
     `first_pair`; `x_edges_mm` (n_columns + 1,). `angles_deg` (n_intervals + 1,) are the gantry angles of the control points
     in order of delivery, `beam` stands at the first of them.
     """
@@ -39,6 +40,7 @@ class ArcField:
     arc: Arc
     beam: Beam
     angles_deg: Floats
+    per_beam: int
     beamlet: Ints
     first_pair: int
     x_edges_mm: Floats
@@ -82,7 +84,7 @@ class Motion:
 
 
 def arc_field(beamlets: Beamlets, arc: ArcBeams, first_beam: int, machine: Machine) -> ArcField:
-    """The raster of one arc whose intervals are the beams from `first_beam` on. Raises ValueError for irregular beamlets."""
+    """The raster of one arc whose beams are those from `first_beam` on. Raises ValueError for irregular beamlets."""
     n = len(arc.middles)
     mine = np.flatnonzero((beamlets.beam_index >= first_beam) & (beamlets.beam_index < first_beam + n))
     x1, x2, pair = beamlets.x1_mm[mine], beamlets.x2_mm[mine], beamlets.leaf_pair[mine].astype(np.int64)
@@ -95,7 +97,9 @@ def arc_field(beamlets: Beamlets, arc: ArcBeams, first_beam: int, machine: Machi
     beamlet = np.full((n, last - first + 1, len(edges) - 1), -1, dtype=np.int64)
     beamlet[beamlets.beam_index[mine] - first_beam, pair - first, column] = mine
     heights = np.diff(machine.mlc.leaf_boundaries_mm[first : last + 2])
-    return ArcField(arc.arc, arc.start, arc.angles_deg, beamlet, first, edges, heights)
+    per_beam = (len(arc.angles_deg) - 1) // n
+    whole = np.repeat(beamlet, per_beam, axis=0)
+    return ArcField(arc.arc, arc.start, arc.angles_deg, per_beam, whole, first, edges, heights)
 
 
 def motion_of(field: ArcField, machine: Machine) -> Motion:

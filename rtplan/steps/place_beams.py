@@ -94,8 +94,8 @@ def static_angles_deg(protocol: Protocol) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArcBeams:
-    """An arc of the protocol as beams around the targets' centre: one at its start, and one at the middle of each interval
-    between its control angles `angles_deg` (n_intervals + 1,), in order of delivery."""
+    """An arc of the protocol as beams around the targets' centre: one at its start, and one for every few intervals between
+    its control angles `angles_deg` (n_intervals + 1,), at the middle of these, in order of delivery."""
 
     arc: Arc
     start: Beam
@@ -104,9 +104,10 @@ class ArcBeams:
 
 
 def place_arcs(
-    prescription: Prescription, structures: StructureSet, machine: Machine, *, spacing_deg: float
+    prescription: Prescription, structures: StructureSet, machine: Machine, *, spacing_deg: float, intervals_per_beam: int
 ) -> tuple[ArcBeams, ...]:
-    """The protocol's arcs, cut into equal intervals of at most `spacing_deg`. All beams' names are unique in the plan.
+    """The protocol's arcs, with beams at most `spacing_deg` apart that stand for `intervals_per_beam` equal intervals each.
+    All beams' names are unique in the plan.
 
     Raises CaseRejected ISO; PlanningFailed BEAMS_MISSING when the protocol has no arcs.
     """
@@ -116,9 +117,10 @@ def place_arcs(
     iso = _isocentre(prescription, structures)
     found = []
     for number, arc in enumerate(arcs, start=1):
-        angles, turned = arc_angles_deg(arc, spacing_deg), arc.collimator_angle_deg
-        half = arc.length_deg / (len(angles) - 1) / 2
-        middles = np.mod(angles[:-1] + (half if arc.direction == "CW" else -half), 360.0)
+        count, turned = len(arc_angles_deg(arc, spacing_deg)) - 1, arc.collimator_angle_deg
+        angles = arc_angles_deg(arc, arc.length_deg / (count * intervals_per_beam))
+        half = arc.length_deg / count / 2
+        middles = np.mod(angles[:-1:intervals_per_beam] + (half if arc.direction == "CW" else -half), 360.0)
         found.append(
             ArcBeams(
                 arc,
