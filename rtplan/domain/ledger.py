@@ -8,6 +8,7 @@ from typing import Literal
 from rtplan.domain.goals import Goal
 
 Stage = Literal["ideal_fluence", "sequenced", "final"]
+STAGES: tuple[Stage, ...] = ("ideal_fluence", "sequenced", "final")  # in the order in which a plan is made
 Towards = Literal["left", "right", "posterior", "anterior", "superior", "inferior"]
 
 

@@ -22,7 +22,8 @@ from rtplan.domain.progress import silent
 from rtplan.errors import BackendMissing, CaseRejected
 from rtplan.library.machines import load_machine
 from rtplan.library.protocols import load_protocol
-from rtplan.pipeline import backend_of, plan_case, recalculate
+from rtplan.pipeline import backend_of, plan_case
+from rtplan.recalculation import recalculate
 from rtplan.steps.ingest import body_mask
 from rtplan.steps.prescribe import prescribe
 from rtplan.steps.segment import structures_from_contours

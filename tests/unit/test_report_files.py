@@ -23,11 +23,14 @@ from rtplan.domain.image import CtImage
 from rtplan.domain.openings import open_area_cm2
 from rtplan.domain.verdict import CheckResult, Finding
 from rtplan.steps.delivery_time import delivery_time
+from rtplan.steps.final_dose import scaled_dose
+from rtplan.steps.ledger import ledger
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_report
 from rtplan.steps.report.beams_eye import arc_stills, beams_eye_png, open_mu
 from rtplan.steps.report.planes import VIEWS, dose_on_plane, nearest_index
 from rtplan.steps.verify import verify
 
+STAGES = {"ideal_fluence": scaled_dose(dose(), 1.10), "sequenced": scaled_dose(dose(), 0.90)}
 NASTY = "<script>alert('x')</script> & \"$\\frac{1}$\" 耳下腺"
 
 
@@ -53,6 +56,8 @@ def report_data(organ: str = "Parotid_L", name: str = "Müller^Ünal") -> Report
         solver=SolverSummary(0.5, float("inf"), 120, False),
         dose_summary=DoseSummary("collapsed_cone", "final", 96, "cpu"),
         provenance=(("ct", "c" * 64), ("code", "0.1.0")),
+        ledger=ledger(prescription(), structures(organ), STAGES, dose()),
+        normalisation_factor=1.0234,
     )
 
 
