@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_report import report_data
 
 from rtplan.domain.beams import Beam
 from rtplan.domain.grid import Grid
+from rtplan.steps.report.beams_eye import beams_eye_png
 from rtplan.steps.report.projection import shadow
 
 GRID = Grid((81, 121, 121), (2.5, 2.0, 2.0), (-120.0, -120.0, -100.0))
@@ -51,3 +53,25 @@ def test_a_tunnel_along_the_beam_stays_open_and_a_solid_has_no_holes():
     r = np.hypot(*np.meshgrid(centres, centres))
     assert covered[(r > 20.0) & (r < 36.0)].all()
     assert not covered[r > 46.0].any()
+
+
+def test_a_target_of_one_voxel_has_an_outline():
+    # mutant: the inside instead of the surface
+    one = np.zeros(GRID.shape_zyx, dtype=bool)
+    one[40, 60, 60] = True
+    assert shadow(one, GRID, beam(0.0), 60.0)[1].sum() == 1
+
+
+def test_targets_are_outlined_as_every_picture_sees_them(monkeypatch: pytest.MonkeyPatch):
+    # mutant: the arc's first angle for all of its stills
+    seen: list[tuple[str, float]] = []
+
+    def recorded(mask, grid, the_beam, extent_mm):
+        seen.append((the_beam.name, the_beam.gantry_angle_deg))
+        return shadow(mask, grid, the_beam, extent_mm)
+
+    monkeypatch.setattr("rtplan.steps.report.beams_eye.shadow", recorded)
+    beams_eye_png(report_data())
+    fixed = [("B1 G0", 0.0), ("B2 G120", 120.0), ("B3 G240", 240.0)]
+    stills = [("A4", angle) for angle in (350.0, 355.0, 0.0, 5.0, 10.0)]
+    assert seen == [entry for entry in (*fixed, *stills) for _ in ("PTV_70", "PTV_56")]
