@@ -169,12 +169,13 @@ def test_the_verdict_names_what_a_shift_would_break_and_what_is_flagged(tmp_path
     assert "Flagged for the reviewer: SMALL_FIELD</li>" in verdict
 
 
-def test_a_conformal_plan_has_no_columns_of_stages_that_it_never_had(tmp_path: Path):
+def test_a_conformal_plan_has_no_columns_of_what_it_never_had(tmp_path: Path):
     data = report_data()
     book = ledger(data.prescription, data.structures, {}, data.dose)
     html, js = write_report(replace(data, ledger=book), tmp_path)
     assert json.loads(js.read_text())["ledger"]["stages"] == ["final"]
     assert "Sequenced" not in html.read_text()
     assert "On the way there" not in html.read_text()
-    assert len(cells(html.read_text())[0]) == 9
+    assert "Provably not below" not in html.read_text()
+    assert len(cells(html.read_text())[0]) == 8
     assert set(STAGES) == {"ideal_fluence", "sequenced"}
