@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,6 @@ from kernels.backend import get_backend
 from kernels.contract import BackendUnavailable
 from rtplan import conformal_planning, planning
 from rtplan.dicom.read_ct import read_ct
-from rtplan.dicom.read_rtplan import read_rtplan
 from rtplan.dicom.read_rtstruct import read_rtstruct
 from rtplan.dicom.uids import OutputIds, new_output_ids
 from rtplan.dicom.write_rtdose import write_rtdose
@@ -26,10 +25,11 @@ from rtplan.dicom.write_rtplan import write_rtplan
 from rtplan.dicom.write_rtstruct import write_rtstruct
 from rtplan.domain.beams import Beam
 from rtplan.domain.case import Order
-from rtplan.domain.context import Delivery, PartDose, PlanContext
+from rtplan.domain.context import PartDose, PlanContext
 from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Certificate, Goal
 from rtplan.domain.image import CtImage, DensityImage, HuCalibration
+from rtplan.domain.ledger import Stage
 from rtplan.domain.machine import Machine
 from rtplan.domain.outcome import CaseOutcome
 from rtplan.domain.plan import DeliverablePlan
@@ -39,7 +39,7 @@ from rtplan.domain.structures import ContourSet, StructureSet
 from rtplan.domain.verdict import Finding
 from rtplan.errors import BackendMissing, CaseRejected, SafetyStop
 from rtplan.library.calibrations import load_calibration
-from rtplan.library.machines import list_machines, load_machine
+from rtplan.library.machines import load_machine
 from rtplan.library.models import load_segmenter
 from rtplan.library.protocols import load_protocol
 from rtplan.library.water import KERNEL_TABLE
@@ -48,19 +48,19 @@ from rtplan.registry import shelf
 from rtplan.settings import load_settings
 from rtplan.steps.auto_contour import NOTHING_DRAWN, DrawnOrgans, LoadModel, missing_organs
 from rtplan.steps.clearance import clearance_findings
-from rtplan.steps.final_dose import normalisation_factor, part_doses, plan_dose, scaled_dose, scaled_plan
+from rtplan.steps.final_dose import normalisation_factor, part_doses, scaled_dose, scaled_plan
 from rtplan.steps.ingest import (
     body_findings,
     body_mask,
     calibration_finding,
     densities,
     density_findings,
-    dose_grid,
     resample_density,
 )
+from rtplan.steps.judging import JudgingDose
+from rtplan.steps.ledger import ledger
 from rtplan.steps.place_beams import place_beamlets, place_beams, target_union, unused_beams
 from rtplan.steps.prescribe import prescribe
-from rtplan.steps.recalculation import delivery_findings, isocentre_findings, require_same_patient
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_report
 from rtplan.steps.reread import confirm_written
 from rtplan.steps.samples import samples_in
@@ -72,7 +72,6 @@ from segmentation.contract import Segmenter
 CALIBRATION = "generic_120kvp"
 ENGINE = "collapsed_cone"
 CHANNEL = "folder"
-RECALCULATION_GRID_MM = 2.5
 BACKEND_OF_DEVICE = {"auto": "cpu", "cpu": "cpu", "gpu": "cuda", "cuda": "cuda"}
 T = TypeVar("T")
 
@@ -100,30 +99,31 @@ class Patient:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Planned:
-    """A deliverable plan with its final dose, calculated of all beams at once and in parts."""
+    """A deliverable plan with its final dose, calculated of all beams at once and in parts.
+
+    `before` is the dose before the normalisation, `factor` what that multiplied every MU by.
+    """
 
     plan: DeliverablePlan
     dose: Dose
     part_doses: tuple[PartDose, ...]
+    before: Dose
+    factor: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """What a technique makes of a patient: the finished plan, the beams it began with, and what its reviewer must know."""
+    """What a technique makes of a patient: the finished plan, the beams it began with, and what its reviewer must know.
+
+    `stages` are doses on the way to the final one.
+    """
 
     planned: Planned
     beams: tuple[Beam, ...]
     findings: tuple[Finding, ...]
     solver: SolverSummary
     certificates: tuple[Certificate, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Recalculation:
-    """Dose of a plan from elsewhere, Gy over the whole course, and what its reviewer must know."""
-
-    dose: Dose
-    findings: tuple[Finding, ...]
+    stages: Mapping[Stage, Dose] = field(default_factory=dict)
 
 
 class Steps:
@@ -157,6 +157,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
     patient = steps.run("prescribe", lambda: prepare(inputs, drawn))
     made = (conformal if inputs.protocol.technique == "conformal" else modulated)(inputs, patient, backend, steps)
     planned = made.planned
+    book = steps.run("ledger", lambda: ledger(patient.prescription, patient.structures, made.stages, planned.dose))
     context = PlanContext(
         planned.plan,
         inputs.machine,
@@ -191,6 +192,8 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
         solver=made.solver,
         dose_summary=DoseSummary(ENGINE, "final", shelf("rtplan.engines")[ENGINE].cones("final"), backend),
         provenance=provenance(inputs, drawn),
+        ledger=book,
+        normalisation_factor=planned.factor,
         certificates=made.certificates,
     )
     files = steps.run("deliver", lambda: deliver(data, context, out_dir))
@@ -218,8 +221,11 @@ def modulated(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> M
     plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, problem, judge.measured, progress))
     planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, plan, progress))
     bounds = steps.run("certify", lambda: planning.certificates(model, problem, fluence, planned.dose, progress))
+    maps = planning.fluence_maps(fluence.beamlets, fluence.weights_mu)
+    ideal = steps.run("ideal_dose", lambda: judge.of_fluence(maps, model.fractions))
+    stages: dict[Stage, Dose] = {"ideal_fluence": ideal, "sequenced": planned.before}
     solver = SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged)
-    return Made(planned, model.operator.beamlets.beams, (), solver, bounds)
+    return Made(planned, model.operator.beamlets.beams, (), solver, bounds, stages)
 
 
 def conformal(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:
@@ -240,40 +246,6 @@ def conformal(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> M
     planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, made.plan, steps.progress))
     solver = SolverSummary(made.objective_value, math.inf, made.iterations, made.converged)
     return Made(planned, made.beams, made.findings, solver)
-
-
-def recalculate(ct_dir: Path, plan_path: Path, out_path: Path, *, device: str, progress: Progress) -> Recalculation:
-    """Dose of an existing RTPLAN on a CT, written as RTDOSE. The machine is the one that the plan names.
-
-    Raises CaseRejected for what cannot be reproduced, such as a plan of another patient or frame of reference, one with an
-    isocentre outside the CT, or one with positions that its machine does not have.
-    """
-    steps = Steps(progress)
-    backend = backend_of(device)
-    ct = steps.run("ingest", lambda: read_ct(ct_dir))
-    machines = {name: load_machine(name) for name in list_machines()}
-    found = steps.run("read plan", lambda: read_rtplan(plan_path, machines))
-    require_same_patient(ct, found)
-    calibration, machine = load_calibration(CALIBRATION), found.machine
-    body = body_mask(ct)
-    density = densities(ct, body, calibration)
-    findings = (
-        *ct.findings,
-        *found.findings,
-        *body_findings(ct, body),
-        *density_findings(ct, body, calibration),
-        calibration_finding(ct, calibration),
-        *isocentre_findings(found.plan, ct.grid, body),
-        *delivery_findings(Delivery(found.plan, machine, density)),
-    )
-    density = resample_density(density, dose_grid(ct, body, RECALCULATION_GRID_MM))
-    total = steps.run(
-        "final_dose",
-        lambda: plan_dose(density, found.plan, machine, quality="final", backend=backend, engine=ENGINE),
-    )
-    ids = replace(new_output_ids(datetime.now(UTC)), plan_uid=found.sop_instance_uid)
-    write_rtdose(out_path, total, ct, ids, findings)
-    return Recalculation(total, tuple(dict.fromkeys(findings)))
 
 
 def backend_of(device: str) -> str:
@@ -361,34 +333,18 @@ def planning_model(inputs: Inputs, patient: Patient, backend: str, progress: Pro
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class JudgingDose:
-    """Doses on the grid that a plan is judged on."""
-
-    density: DensityImage
-    machine: Machine
-    backend: str
-
-    def of(self, plan: DeliverablePlan, quality: str = "final") -> Dose:
-        """Dose of the whole course in one calculation."""
-        return plan_dose(self.density, plan, self.machine, quality=quality, backend=self.backend, engine=ENGINE)
-
-    def measured(self, plan: DeliverablePlan) -> Dose:
-        """Dose that is close enough to plan with."""
-        return self.of(plan, "standard")
-
-
 def judging_dose(inputs: Inputs, patient: Patient, backend: str) -> JudgingDose:
     """The protocol's dose grid over all that a goal names."""
     goals = tuple(g.structure for g in patient.prescription.goals if g.structure in patient.structures)
     targets = tuple(t.name for t in patient.prescription.targets)
     grid = planning_grid(patient.structures, targets + goals, inputs.protocol.dose_grid_mm)
-    return JudgingDose(resample_density(patient.density, grid), inputs.machine, backend)
+    return JudgingDose(resample_density(patient.density, grid), inputs.machine, backend, ENGINE)
 
 
 def normalised(inputs: Inputs, patient: Patient, judge: JudgingDose, plan: DeliverablePlan, progress: Progress) -> Planned:
     """The plan normalised by the protocol's rule, and its dose in final quality."""
-    dose = judge.of(plan)
+    dose = before = judge.of(plan)
+    factor = 1.0
     if inputs.protocol.normalisation is not None:
         factor = normalisation_factor(inputs.protocol.normalisation, dose, patient.structures, patient.prescription)
         plan, dose = scaled_plan(plan, factor), scaled_dose(dose, factor)
@@ -399,7 +355,7 @@ def normalised(inputs: Inputs, patient: Patient, judge: JudgingDose, plan: Deliv
     parts = part_doses(
         judge.density, plan, judge.machine, quality="final", backend=judge.backend, engine=ENGINE, progress=progress
     )
-    return Planned(plan, dose, parts)
+    return Planned(plan, dose, parts, before, factor)
 
 
 def deliver(data: ReportData, context: PlanContext, out_dir: Path) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def dose(
     """
     from rtplan.cli.console import StepDisplay, complain, say, say_json
     from rtplan.errors import RequestInvalid
-    from rtplan.pipeline import recalculate
+    from rtplan.recalculation import recalculate
 
     out = out.resolve()
     if out.exists() and not overwrite:

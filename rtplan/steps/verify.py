@@ -27,7 +27,7 @@ def verify(context: PlanContext) -> Verification:
     """Everything that is judged about a plan by its final dose."""
     prescription, structures, dose = context.prescription, context.structures, context.dose
     doses = {s.name: structure_dose(dose, s.mask, structures.grid) for s in structures}
-    goals = _judged(prescription.goals, doses, structures.grid.voxel_cc, prescription)
+    goals = judged(prescription.goals, doses, structures.grid.voxel_cc, prescription)
     return Verification(
         goals=goals,
         targets=summarise_targets(prescription, structures, dose, doses),
@@ -60,10 +60,10 @@ def judge_goals(
     """Every goal with the value that the dose gives. A structure that is absent or empty gives no value."""
     wanted = {g.structure for g in goals}
     doses = {s.name: structure_dose(dose, s.mask, structures.grid) for s in structures if s.name in wanted}
-    return _judged(goals, doses, structures.grid.voxel_cc, prescription)
+    return judged(goals, doses, structures.grid.voxel_cc, prescription)
 
 
-def _judged(goals: Sequence[Goal], doses: Doses, voxel_cc: float, prescription: Prescription) -> tuple[GoalResult, ...]:
+def judged(goals: Sequence[Goal], doses: Doses, voxel_cc: float, prescription: Prescription) -> tuple[GoalResult, ...]:
     """Goals evaluated on the voxel doses of their structures."""
     results = []
     for goal in goals:

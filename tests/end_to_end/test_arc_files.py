@@ -30,6 +30,7 @@ from rtplan.library.machines import load_machine
 from rtplan.pipeline import deliver
 from rtplan.steps.final_dose import normalisation_factor, part_doses, plan_dose, scaled_dose, scaled_plan
 from rtplan.steps.ingest import body_mask, densities, dose_grid, resample_density
+from rtplan.steps.ledger import ledger
 from rtplan.steps.report import DoseSummary, ReportData, SolverSummary
 from rtplan.steps.reread import confirm_deliverable
 from rtplan.steps.verify import verify
@@ -99,6 +100,8 @@ def out(ct_dir: Path, context: PlanContext, tmp_path_factory: pytest.TempPathFac
         solver=SolverSummary(0.5, 0.001, 10, True),
         dose_summary=DoseSummary("collapsed_cone", "quick", 50, "cpu"),
         provenance=(("code", "0.1.0"),),
+        ledger=ledger(context.prescription, context.structures, {}, context.dose),
+        normalisation_factor=1.0,
     )
     folder = tmp_path_factory.mktemp("out")
     deliver(data, context, folder)

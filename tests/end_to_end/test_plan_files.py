@@ -22,7 +22,8 @@ from rtplan.domain.progress import silent
 from rtplan.errors import BackendMissing, CaseRejected
 from rtplan.library.machines import load_machine
 from rtplan.library.protocols import load_protocol
-from rtplan.pipeline import backend_of, plan_case, recalculate
+from rtplan.pipeline import backend_of, plan_case
+from rtplan.recalculation import recalculate
 from rtplan.steps.ingest import body_mask
 from rtplan.steps.prescribe import prescribe
 from rtplan.steps.segment import structures_from_contours
@@ -76,6 +77,23 @@ def test_the_coarse_plan_gives_each_target_its_own_dose(planned):
     assert value["PTV_5000", "D10[Gy]"] < 57.0
     assert 22.0 < value["PTV_2500", "D99[Gy]"] < value["PTV_2500", "D10[Gy]"] < 45.0
     assert 10.0 < value["PTV_1250", "D99[Gy]"] < value["PTV_1250", "D10[Gy]"] < 38.0
+
+
+def test_the_ledger_leads_from_the_ideal_fluence_to_the_plan(planned):
+    # mutants: ideal and sequenced exchanged; the normalised dose as the sequenced one; fractions left out of the ideal dose
+    _, out = planned
+    report = json.loads((out / "report.json").read_text())
+    factor = report["protocol"]["normalisation_factor"]
+    for goal in report["goals"]:
+        stages = {stage: at["value"] for stage, at in goal["stages"].items()}
+        assert list(stages) == ["ideal_fluence", "sequenced", "final"]
+        assert stages["final"] == goal["value"]
+        assert factor * stages["sequenced"] == pytest.approx(stages["final"], rel=1e-5)
+        assert stages["ideal_fluence"] == pytest.approx(stages["final"], rel=0.15)
+        assert stages["ideal_fluence"] != pytest.approx(stages["final"] / factor, rel=1e-4)
+        worse = goal["shifted"]["value"] - goal["value"]
+        assert worse > 0.0 if goal["sense"] == "<=" else worse < 0.0
+    assert factor != pytest.approx(1.0, rel=1e-5)
 
 
 def test_dvh_of_the_written_files_equals_the_report(planned, protocol_path):

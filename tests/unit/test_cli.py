@@ -17,7 +17,7 @@ from rtplan.domain.dose import Dose
 from rtplan.domain.outcome import CaseOutcome, worst_exit_code
 from rtplan.domain.verdict import Finding
 from rtplan.errors import BackendMissing, CaseRejected, LibraryInvalid, PlanningFailed
-from rtplan.pipeline import Recalculation
+from rtplan.recalculation import Recalculation
 from rtplan.service.job import PLAN_FILES, run_case
 
 MET = CaseOutcome("goals_met", "PLANNED", "all goals met", goals_met=2, goals_total=2)
@@ -315,7 +315,7 @@ def test_dose_is_written_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch, tm
             raise error
         return Recalculation(Dose(DOSE_GRID, np.zeros(DOSE_GRID.shape_zyx)), (Finding("ODD", "flag", "to be seen"),))
 
-    monkeypatch.setattr("rtplan.pipeline.recalculate", recalculate)
+    monkeypatch.setattr("rtplan.recalculation.recalculate", recalculate)
     (tmp_path / "ct").mkdir()
     (tmp_path / "RTPLAN.dcm").write_text("plan")
     out = tmp_path / "new" / "RTDOSE.dcm"

@@ -13,47 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_plan import ISO, NOW, arc_beam, ct, density, dose, machine, plan, prescription, structures
+from small_plan import ISO, machine, plan
+from small_report import report_data
 
-from rtplan.domain.context import PartDose, PlanContext
 from rtplan.domain.example_arc import example_arc
 from rtplan.domain.example_context import example_machine
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import CtImage
 from rtplan.domain.openings import open_area_cm2
-from rtplan.domain.verdict import CheckResult, Finding
 from rtplan.steps.delivery_time import delivery_time
-from rtplan.steps.report import DoseSummary, ReportData, SolverSummary, write_report
+from rtplan.steps.report import ReportData, write_report
 from rtplan.steps.report.beams_eye import arc_stills, beams_eye_png, open_mu
 from rtplan.steps.report.planes import VIEWS, dose_on_plane, nearest_index
-from rtplan.steps.verify import verify
 
 NASTY = "<script>alert('x')</script> & \"$\\frac{1}$\" 耳下腺"
-
-
-def report_data(organ: str = "Parotid_L", name: str = "Müller^Ünal") -> ReportData:
-    the_plan = plan((*plan().beams, arc_beam(4)))
-    parts = (PartDose((1,), dose()),)
-    context = PlanContext(the_plan, machine(), density(), dose(), parts, structures(organ), prescription())
-    verification = replace(
-        verify(context), checks=(CheckResult("MLC_GAP", True, "fine"), CheckResult("DOSE_GRID", False, "too small"))
-    )
-    return ReportData(
-        created=NOW,
-        ct=ct(name),
-        structures=structures(organ),
-        prescription=prescription(),
-        machine=machine(),
-        plan=the_plan,
-        dose=dose(),
-        verification=verification,
-        findings=(Finding("ODD", "info", "harmless"), Finding("METAL", "hold", f"see {name}")),
-        assumptions=("The couch is level.",),
-        timings_s=(("ingest", 1.25), ("optimise", 60.0)),
-        solver=SolverSummary(0.5, float("inf"), 120, False),
-        dose_summary=DoseSummary("collapsed_cone", "final", 96, "cpu"),
-        provenance=(("ct", "c" * 64), ("code", "0.1.0")),
-    )
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import matplotlib as mpl
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from rtplan.domain.machine import Mlc
 from rtplan.domain.plan import Aperture, ControlPoint, PlanBeam
-from rtplan.steps.report.colours import drawable
+from rtplan.steps.report.colours import drawable, looks
 from rtplan.steps.report.data import ReportData
 from rtplan.steps.report.figures import SETTINGS, png_bytes
+from rtplan.steps.report.projection import shadow
 
 _PIXEL_MM = 1.0
 _COLUMNS = 6
@@ -41,7 +42,7 @@ def beams_eye_png(data: ReportData) -> bytes:
     mlc = data.machine.mlc
     fixed = [beam for beam in data.plan.beams if not beam.is_arc]
     arcs = [beam for beam in data.plan.beams if beam.is_arc]
-    pictures = [_Picture(beam, _title(beam), open_mu(beam, mlc)) for beam in fixed]
+    pictures = [_Picture(beam, _title(beam), beam.beam.gantry_angle_deg, open_mu(beam, mlc)) for beam in fixed]
     with mpl.rc_context(SETTINGS):
         columns = _ARC_STILLS if arcs else min(_COLUMNS, len(fixed))
         first_rows = math.ceil(len(fixed) / columns)
@@ -50,11 +51,14 @@ def beams_eye_png(data: ReportData) -> bytes:
         extent = _shared_extent(data.plan.beams)
         highest = max((float(p.mu[2].max()) for p in pictures), default=0.0)
         drawn = [_draw(figure, (rows, columns, i), p, extent, highest) for i, p in enumerate(pictures, start=1)]
+        for axes, picture in zip(figure.axes, pictures, strict=True):
+            _outline_targets(axes, data, picture, extent)
         fixed_axes = list(figure.axes)
         for row, arc in enumerate(arcs, start=first_rows):
             for i, still in enumerate(arc_stills(arc, mlc), start=row * columns + 1):
                 # A still shows where the aperture stands, not what it gives: its scale is its own.
                 _draw(figure, (rows, columns, i), still, extent, 1.0)
+                _outline_targets(figure.axes[-1], data, still, extent)
         if drawn:
             figure.colorbar(drawn[0], ax=fixed_axes, label="MU per fraction, open", shrink=0.8, pad=0.01)
         return png_bytes(figure, _DPI)
@@ -62,10 +66,11 @@ def beams_eye_png(data: ReportData) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Picture:
-    """A beam, what stands above its picture, and the edges and values to draw."""
+    """A beam, what stands above its picture, the gantry's angle in it, and the edges and values to draw."""
 
     beam: PlanBeam
     title: str
+    gantry_angle_deg: float
     mu: Mesh
 
 
@@ -82,7 +87,8 @@ def arc_stills(arc: PlanBeam, mlc: Mlc) -> list[_Picture]:
         point = arc.control_points[index]
         x_edges, y_edges = _edges((point,), mlc, _shared_extent((arc,)))
         title = f"{arc.number}: {arc.rotation} {point.gantry_angle_deg:.0f}°\n{point.cumulative_mu:.1f} of {arc.mu:.1f} MU"
-        stills.append(_Picture(arc, title, (x_edges, y_edges, open_fraction(point.aperture, mlc, x_edges, y_edges))))
+        open_part = open_fraction(point.aperture, mlc, x_edges, y_edges)
+        stills.append(_Picture(arc, title, point.gantry_angle_deg, (x_edges, y_edges, open_part)))
     return stills
 
 
@@ -92,6 +98,20 @@ def _draw(figure: Figure, place: tuple[int, int, int], picture: _Picture, extent
     axes.set_facecolor(mpl.colormaps[_COLOURMAP](0.0))
     _finish(axes, picture.beam, picture.title, extent)
     return drawn
+
+
+def _outline_targets(axes: Axes, data: ReportData, picture: _Picture, extent: float) -> None:
+    """The prescribed targets as the source sees them."""
+    style = looks(data.structures)
+    beam = replace(picture.beam.beam, gantry_angle_deg=picture.gantry_angle_deg)
+    for target in data.prescription.targets:
+        if target.name not in data.structures:
+            continue
+        centres, covered = shadow(data.structures[target.name].mask, data.structures.grid, beam, extent)
+        if covered.any():
+            axes.contour(
+                centres, centres, covered.astype(float), levels=[0.5], colors=[style[target.name][0]], linewidths=0.9
+            )
 
 
 def _finish(axes: Axes, beam: PlanBeam, title: str, extent: float) -> None:

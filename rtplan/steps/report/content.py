@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from rtplan.domain.dose import Dvh
-from rtplan.domain.goals import Certificate, GoalResult
+from rtplan.domain.ledger import STAGES
 from rtplan.domain.plan import PlanBeam
 from rtplan.domain.verification import TargetSummary
 from rtplan.steps.delivery_time import BeamTime, delivery_time
 from rtplan.steps.report.contours import contour_records, finding_record, in_order
 from rtplan.steps.report.data import ReportData
+from rtplan.steps.report.goals import goal_records
 
 SCHEMA = "rtplan.report/1"
 NOTICE = "AUTO-GENERATED - NOT APPROVED - recalculate & QA before use"
@@ -45,7 +46,11 @@ def content(data: ReportData) -> dict[str, Any]:
         },
         "protocol": _protocol(data),
         "machine": _machine(data),
-        "goals": [_goal(g, data.certificates) for g in verification.goals],
+        "goals": goal_records(verification.goals, data.certificates, data.ledger, data.structures),
+        "ledger": {
+            "shift_mm": data.ledger.shift_mm,
+            "stages": sorted({s.stage for row in data.ledger.rows for s in row.stages}, key=STAGES.index),
+        },
         "targets": [_target(t) for t in verification.targets],
         "contours": contour_records(data.structures),
         "structures": [_structure(d, data) for d in verification.dvhs],
@@ -97,6 +102,7 @@ def _protocol(data: ReportData) -> dict[str, Any]:
             for t in data.prescription.targets
         ],
         "normalisation": None if rule is None else f"{rule.metric} of {rule.structure} = {rule.value:g}",
+        "normalisation_factor": data.normalisation_factor,
     }
 
 
@@ -110,27 +116,6 @@ def _machine(data: ReportData) -> dict[str, Any]:
         "status": machine.status,
         "energy": machine.beam.energy_id,
         "sources": list(machine.sources),
-    }
-
-
-def _goal(result: GoalResult, certificates: tuple[Certificate, ...]) -> dict[str, Any]:
-    """One goal: `difference` is achieved minus limit, `bound` what it provably cannot be below, in the metric's unit."""
-    goal = result.goal
-    bounds = [c.bound_gy for c in certificates if c.goal == goal]
-    return {
-        "structure": goal.structure,
-        "metric": goal.metric.text,
-        "sense": goal.sense,
-        "limit": goal.limit,
-        "unit": goal.metric.unit,
-        "value": result.value,
-        "difference": None if result.value is None else result.value - goal.limit,
-        "bound": bounds[0] if bounds else None,
-        "met": result.met,
-        "priority": goal.priority,
-        "ideal": goal.ideal,
-        "source": goal.source,
-        "status": goal.status,
     }
 
 
@@ -261,6 +246,8 @@ def _assumptions(data: ReportData) -> list[str]:
         f"The patient lies head first supine ({data.ct.patient_position}); couch angles are in the beams table.",
         "Contours are taken as they were given; target margins are those of the protocol.",
         "Previous irradiation is not known to the engine and not taken into account.",
+        f"Shifts of {data.ledger.shift_mm:g} mm move the patient through the dose as it stands: what densities moved along "
+        "would change is left out, and tissue that moves to where air was has the dose of air, too low near the skin.",
     ]
     drawn = [s.name for s in data.structures if s.origin == "model"]
     if drawn:

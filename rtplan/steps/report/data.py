@@ -8,6 +8,7 @@ from datetime import datetime
 from rtplan.domain.dose import Dose
 from rtplan.domain.goals import Certificate
 from rtplan.domain.image import CtImage
+from rtplan.domain.ledger import Ledger
 from rtplan.domain.machine import Machine
 from rtplan.domain.plan import DeliverablePlan
 from rtplan.domain.prescription import Prescription
@@ -43,7 +44,8 @@ class ReportData:
     `findings` are all findings of the case, of whichever step. `assumptions` are sentences on what was taken for granted
     beyond what the report says by itself. `timings_s` are wall seconds per step. `provenance` names what the plan was made
     from and by: hashes of CT, structures, protocol, machine, kernels and calibration, the code's version. `certificates` say
-    of some goals what they provably cannot be below.
+    of some goals what they provably cannot be below. `ledger` has every goal's values on the way to the final dose and under
+    shifts. `normalisation_factor` is what the protocol's rule multiplied every MU by, 1 without a rule.
     """
 
     created: datetime
@@ -60,4 +62,6 @@ class ReportData:
     solver: SolverSummary
     dose_summary: DoseSummary
     provenance: tuple[tuple[str, str], ...]
+    ledger: Ledger
+    normalisation_factor: float
     certificates: tuple[Certificate, ...] = ()
