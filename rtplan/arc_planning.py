@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from rtplan import planning
-from rtplan.domain.beams import Beam
+from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.dose import Dose
 from rtplan.domain.influence import FluencePlan
 from rtplan.domain.machine import Machine
@@ -27,6 +27,7 @@ from rtplan.steps.fluence import plan_fluence
 from rtplan.steps.optimise import Problem
 from rtplan.steps.place_beams import ArcBeams, place_arcs
 
+GRID_FACTOR = 1.25  # of the optimisation grid over that of fixed beams: there are several times as many beamlets
 BEAM_SPACING_DEG = 12.0  # of the angles that have beamlets
 INTERVALS_PER_BEAM = 3  # that are optimised by the beamlets of one angle, each with its own aperture
 FLUENCE_ROUNDS = (30, 30)  # iterations between two measurements of the full dose
@@ -50,6 +51,11 @@ def arcs_of(
 def ideal_fluence(model: PlanningModel, progress: Progress) -> tuple[FluencePlan, Problem]:
     """The ideal fluence of the arcs' beams, and the problem with the residual and the prices that go with it."""
     return planning.ideal_fluence(model, progress, rounds=FLUENCE_ROUNDS, of_arc=True)
+
+
+def fluence_maps(fluence: FluencePlan) -> tuple[FluenceMap, ...]:
+    """The ideal fluence as maps of a turning gantry."""
+    return planning.fluence_maps(fluence.beamlets, fluence.weights_mu, of_arc=True)
 
 
 def deliverable(

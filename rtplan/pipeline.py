@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from kernels.backend import get_backend
 from kernels.contract import BackendUnavailable
-from rtplan import conformal_planning, planning
+from rtplan import arc_planning, conformal_planning, planning
 from rtplan.dicom.read_ct import read_ct
 from rtplan.dicom.read_rtstruct import read_rtstruct
 from rtplan.dicom.uids import OutputIds, new_output_ids
@@ -33,7 +33,7 @@ from rtplan.domain.ledger import Stage
 from rtplan.domain.machine import Machine
 from rtplan.domain.outcome import CaseOutcome
 from rtplan.domain.plan import DeliverablePlan
-from rtplan.domain.prescription import Prescription, Protocol
+from rtplan.domain.prescription import Prescription, Protocol, Technique
 from rtplan.domain.progress import Progress
 from rtplan.domain.structures import ContourSet, StructureSet
 from rtplan.domain.verdict import Finding
@@ -41,7 +41,7 @@ from rtplan.errors import BackendMissing, CaseRejected, SafetyStop
 from rtplan.library.calibrations import load_calibration
 from rtplan.library.machines import load_machine
 from rtplan.library.models import load_segmenter
-from rtplan.library.protocols import load_protocol
+from rtplan.library.protocols import load_protocol, with_technique
 from rtplan.library.water import KERNEL_TABLE
 from rtplan.provenance import code_version, sha256_of_bytes, sha256_of_file
 from rtplan.registry import shelf
@@ -155,7 +155,7 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
     inputs = steps.run("ingest", lambda: read_inputs(order))
     drawn = steps.run("contour", lambda: contoured(order, inputs, backend, load_model))
     patient = steps.run("prescribe", lambda: prepare(inputs, drawn))
-    made = (conformal if inputs.protocol.technique == "conformal" else modulated)(inputs, patient, backend, steps)
+    made = TECHNIQUES[inputs.protocol.technique](inputs, patient, backend, steps)
     planned = made.planned
     book = steps.run("ledger", lambda: ledger(patient.prescription, patient.structures, made.stages, planned.dose))
     context = PlanContext(
@@ -215,7 +215,9 @@ def plan_case(order: Order, out_dir: Path, *, progress: Progress, load_model: Lo
 def modulated(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:
     """Intensity-modulated fields: ideal fluence, segments optimised on the full dose, and what was out of reach."""
     progress = steps.progress
-    model = steps.run("influence", lambda: planning_model(inputs, patient, backend, progress))
+    beams = place_beams(patient.prescription, patient.structures, inputs.machine)
+    grid_mm = inputs.protocol.optimisation_grid_mm
+    model = steps.run("influence", lambda: planning_model(inputs, patient, beams, grid_mm, backend, progress))
     judge = judging_dose(inputs, patient, backend)
     fluence, problem = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
     plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, problem, judge.measured, progress))
@@ -225,7 +227,24 @@ def modulated(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> M
     ideal = steps.run("ideal_dose", lambda: judge.of_fluence(maps, model.fractions))
     stages: dict[Stage, Dose] = {"ideal_fluence": ideal, "sequenced": planned.before}
     solver = SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged)
-    return Made(planned, model.operator.beamlets.beams, (), solver, bounds, stages)
+    return Made(planned, beams, (), solver, bounds, stages)
+
+
+def rotational(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:
+    """Arcs: ideal fluence of beams along them, apertures in motion optimised on the full dose."""
+    progress = steps.progress
+    arcs, beams = arc_planning.arcs_of(patient.prescription, patient.structures, inputs.machine)
+    grid_mm = arc_planning.GRID_FACTOR * inputs.protocol.optimisation_grid_mm
+    model = steps.run("influence", lambda: planning_model(inputs, patient, beams, grid_mm, backend, progress))
+    judge = judging_dose(inputs, patient, backend)
+    fluence, problem = steps.run("optimise", lambda: arc_planning.ideal_fluence(model, progress))
+    plan = steps.run("sequence", lambda: arc_planning.deliverable(model, arcs, fluence, problem, judge.measured, progress))
+    planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, plan, progress))
+    maps = arc_planning.fluence_maps(fluence)
+    ideal = steps.run("ideal_dose", lambda: judge.of_fluence(maps, model.fractions))
+    stages: dict[Stage, Dose] = {"ideal_fluence": ideal, "sequenced": planned.before}
+    solver = SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged)
+    return Made(planned, tuple(arc.start for arc in arcs), (), solver, (), stages)
 
 
 def conformal(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:
@@ -248,6 +267,13 @@ def conformal(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> M
     return Made(planned, made.beams, made.findings, solver)
 
 
+TECHNIQUES: dict[Technique, Callable[[Inputs, Patient, str, Steps], Made]] = {
+    "imrt": modulated,
+    "vmat": rotational,
+    "conformal": conformal,
+}
+
+
 def backend_of(device: str) -> str:
     """Kernel backend of a device, once it has shown that it can run here. `auto` is the CPU. Raises BackendMissing."""
     name = BACKEND_OF_DEVICE.get(device)
@@ -268,6 +294,8 @@ def backend_of(device: str) -> str:
 def read_inputs(order: Order) -> Inputs:
     """Read and check what the order names. The library comes first: a typing mistake should not cost a CT's reading."""
     protocol, machine = load_protocol(order.protocol_id), load_machine(order.machine_id)
+    if order.technique is not None:
+        protocol = with_technique(protocol, order.technique)
     if order.structures_path is None:
         raise CaseRejected(
             "SS_MISSING",
@@ -306,14 +334,15 @@ def prepare(inputs: Inputs, drawn: DrawnOrgans = NOTHING_DRAWN) -> Patient:
     return Patient(structures, prescription, densities(ct, external, inputs.calibration), unique)
 
 
-def planning_model(inputs: Inputs, patient: Patient, backend: str, progress: Progress) -> planning.PlanningModel:
-    """Beams, beamlets, and the influence operator on the optimisation grid."""
+def planning_model(
+    inputs: Inputs, patient: Patient, beams: tuple[Beam, ...], grid_mm: float, backend: str, progress: Progress
+) -> planning.PlanningModel:
+    """Beamlets of the beams, and the influence operator on an optimisation grid of `grid_mm`."""
     protocol, structures = inputs.protocol, patient.structures
     target = target_union(patient.prescription, structures)
-    beams = place_beams(patient.prescription, structures, inputs.machine)
     beamlets = place_beamlets(beams, target, structures.grid, inputs.machine, protocol)
     targets = tuple(t.name for t in patient.prescription.targets)
-    grid = planning_grid(structures, targets, protocol.optimisation_grid_mm)
+    grid = planning_grid(structures, targets, grid_mm)
     density = resample_density(patient.density, grid)
     voxels = voxels_of_interest(structures, grid)
     operator = shelf("rtplan.engines")[ENGINE].influence(
@@ -348,9 +377,9 @@ def normalised(inputs: Inputs, patient: Patient, judge: JudgingDose, plan: Deliv
     if inputs.protocol.normalisation is not None:
         factor = normalisation_factor(inputs.protocol.normalisation, dose, patient.structures, patient.prescription)
         plan, dose = scaled_plan(plan, factor), scaled_dose(dose, factor)
-        strong = planning.with_least_mu(plan, inputs.machine.min_segment_mu)
+        strong = planning.with_least_mu(plan, inputs.machine)
         if strong is not plan:
-            # Some segment fell below what the machine can give: it is raised to that, and the dose is what it then is.
+            # Something fell below what the machine can give: it is raised to that, and the dose is what it then is.
             plan, dose = strong, judge.of(strong)
     parts = part_doses(
         judge.density, plan, judge.machine, quality="final", backend=judge.backend, engine=ENGINE, progress=progress

@@ -27,6 +27,7 @@ from rtplan.domain.progress import Progress
 from rtplan.domain.structures import StructureSet
 from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
+from rtplan.steps.arc_apertures import raised_arcs
 from rtplan.steps.certificate import certified
 from rtplan.steps.direct_aperture import optimise_apertures, with_new_segments
 from rtplan.steps.final_dose import LEAST_MU_MARGIN
@@ -117,7 +118,7 @@ def ideal_fluence(
         heard = as_part(progress, part, len(rounds))
         fluence, problem = optimise(problem, weights, max_iterations=iterations, progress=heard)
         weights = fluence.weights_mu
-        full = model.full_dose_gy([replace(m, of_arc=of_arc) for m in fluence_maps(model.operator.beamlets, weights)])
+        full = model.full_dose_gy(fluence_maps(model.operator.beamlets, weights, of_arc=of_arc))
         problem = replace(problem, offset_gy=model.residual_gy(full, weights))
     return fluence, problem
 
@@ -226,9 +227,13 @@ def plan_segments(plan: DeliverablePlan) -> tuple[Segment, ...]:
     return tuple(Segment(i, aperture, mu) for i, beam in enumerate(plan.beams) for aperture, mu in static_segments(beam))
 
 
-def with_least_mu(plan: DeliverablePlan, least_mu: float) -> DeliverablePlan:
-    """The plan with every segment raised to at least `least_mu`; the plan itself when none is below."""
+def with_least_mu(plan: DeliverablePlan, machine: Machine) -> DeliverablePlan:
+    """The plan with every segment, or interval of an arc, raised to the least that the machine gives; the plan itself when
+    none is below. A plan has arcs or fixed beams alone."""
+    if any(beam.is_arc for beam in plan.beams):
+        return raised_arcs(plan, machine)
     mu = np.array([s.mu for s in plan_segments(plan)])
+    least_mu = machine.min_segment_mu
     return plan if mu.min() >= least_mu else plan_with_mu(plan, np.maximum(mu, least_mu))
 
 
@@ -242,8 +247,8 @@ def plan_with_mu(plan: DeliverablePlan, mu: Floats) -> DeliverablePlan:
     return replace(plan, beams=beams)
 
 
-def fluence_maps(beamlets: Beamlets, weights_mu: Floats) -> tuple[FluenceMap, ...]:
-    """Beamlet weights as fluence maps, one per beam that has beamlets."""
+def fluence_maps(beamlets: Beamlets, weights_mu: Floats, *, of_arc: bool = False) -> tuple[FluenceMap, ...]:
+    """Beamlet weights as fluence maps, one per beam that has beamlets; beams `of_arc` stand for a turning gantry."""
     maps = []
     for index, beam in enumerate(beamlets.beams):
         own = np.flatnonzero(beamlets.beam_index == index)
@@ -255,7 +260,7 @@ def fluence_maps(beamlets: Beamlets, weights_mu: Floats) -> tuple[FluenceMap, ..
         row = np.searchsorted(y_edges, beamlets.y1_mm[own] + 1e-3) - 1
         column = np.searchsorted(x_edges, beamlets.x1_mm[own] + 1e-3) - 1
         fluence[row, column] = weights_mu[own]
-        maps.append(FluenceMap(beam, x_edges, y_edges, fluence))
+        maps.append(FluenceMap(beam, x_edges, y_edges, fluence, of_arc))
     return tuple(maps)
 
 

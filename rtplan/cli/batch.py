@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rtplan.cli.request import AutoContours, Device, ModelId
+from rtplan.cli.request import AutoContours, Device, ModelId, TechniqueOption
 
 if TYPE_CHECKING:
     from rtplan.service.batch import RowOutcome
@@ -27,6 +27,7 @@ def batch(
     jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Cases at a time; the cores are shared out.")] = 1,
     model: ModelId = None,
     auto_contours: AutoContours = True,
+    technique: TechniqueOption = None,
     device: Annotated[Device, typer.Option("--device", help="Where to compute.")] = Device.AUTO,
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask scheduler, tcp://host:port.")
@@ -57,6 +58,7 @@ def batch(
             out_dir=out,
             device=device.value,
             model_id=model_or_default(model) if auto_contours else None,
+            technique=None if technique is None else technique.value,
             workers=workers,
             on_progress=display,
             on_outcome=lambda row: None if as_json else display.result(row.row.name, _line(row)),

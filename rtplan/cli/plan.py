@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rtplan.cli.request import AutoContours, Device, ModelId
+from rtplan.cli.request import AutoContours, Device, ModelId, TechniqueOption
 
 
 def plan(
@@ -24,6 +24,7 @@ def plan(
     ] = None,
     model: ModelId = None,
     auto_contours: AutoContours = True,
+    technique: TechniqueOption = None,
     device: Annotated[Device, typer.Option("--device", help="Where to compute.")] = Device.AUTO,
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", metavar="ADDRESS", help="An existing Dask scheduler, tcp://host:port.")
@@ -49,6 +50,7 @@ def plan(
         machine,
         device.value,
         model_or_default(model) if auto_contours else None,
+        None if technique is None else technique.value,
     )
     job = Job("case", order, str(out))
     with tidied(out), StepDisplay() as display, cluster.cluster(scheduler) as workers:

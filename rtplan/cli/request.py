@@ -20,6 +20,18 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class TechniqueName(StrEnum):
+    """What a protocol may be planned by in place of its own technique."""
+
+    IMRT = "imrt"
+    VMAT = "vmat"
+    CONFORMAL = "conformal"
+
+
+TechniqueOption = Annotated[
+    TechniqueName | None,
+    typer.Option("--technique", help="In place of the protocol's own, where it has beams or arcs for it."),
+]
 ModelId = Annotated[
     str | None, typer.Option("--model", metavar="ID", help="Model that contours organs; without it the settings' default.")
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rtplan.domain.prescription import Technique
+
 
 @dataclass(frozen=True, slots=True)
 class Patient:
@@ -41,7 +43,7 @@ class Order:
     """One request for a plan: where the inputs lie and which protocol and machine were named.
 
     `model_id` names the model that outlines the organs which the protocol needs and the structure set lacks; with None
-    nothing is outlined.
+    nothing is outlined. `technique` ("imrt", "vmat", "conformal") takes the place of the protocol's own; None keeps that.
     """
 
     ct_dir: str
@@ -50,3 +52,4 @@ class Order:
     machine_id: str
     device: str
     model_id: str | None = None
+    technique: Technique | None = None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rtplan.domain.case import Order
 from rtplan.domain.outcome import CaseOutcome
+from rtplan.domain.prescription import Technique
 from rtplan.errors import CaseRejected
 from rtplan.service.cluster import CaseProgress, Cluster
 from rtplan.service.job import Job, Planner, outcome_of_error, settle, write_text_whole
@@ -56,6 +57,7 @@ def run_batch(
     out_dir: Path,
     device: str,
     model_id: str | None,
+    technique: Technique | None = None,
     workers: Cluster,
     on_progress: CaseProgress,
     on_outcome: Callable[[RowOutcome], None],
@@ -64,6 +66,7 @@ def run_batch(
     """Plan every row into its own folder under `out_dir` and keep outcomes.csv and outcomes.json up to date.
 
     Paths in the rows are relative to `folder`. `model_id` is the model of rows that name none; with None they get none.
+    `technique` takes the place of each protocol's own.
     `on_outcome` hears each row as it ends. Returns them in the rows' order.
     """
     ended: dict[int, RowOutcome] = {}
@@ -76,7 +79,7 @@ def run_batch(
 
     jobs: dict[str, tuple[ManifestRow, Job]] = {}
     for row in rows:
-        job = _job(row, folder, out_dir, device, model_id)
+        job = _job(row, folder, out_dir, device, model_id, technique)
         try:
             check_row(row, folder)
             jobs[job.name] = row, job
@@ -87,7 +90,9 @@ def run_batch(
     return tuple(ended[row.number] for row in rows)
 
 
-def _job(row: ManifestRow, folder: Path, out_dir: Path, device: str, model_id: str | None) -> Job:
+def _job(
+    row: ManifestRow, folder: Path, out_dir: Path, device: str, model_id: str | None, technique: Technique | None
+) -> Job:
     order = Order(
         ct_dir=str((folder / row.ct).resolve()),
         structures_path=str((folder / row.structures).resolve()),
@@ -95,6 +100,7 @@ def _job(row: ManifestRow, folder: Path, out_dir: Path, device: str, model_id: s
         machine_id=library_name(row.machine, folder),
         device=device,
         model_id=None if row.model == NO_MODEL else row.model or model_id,
+        technique=technique,
     )
     return Job(row.name, order, str(out_dir / row.name))
 

@@ -69,9 +69,14 @@ class Arcs:
 def mu_limits(turn_deg: float, machine: Machine) -> tuple[float, float]:
     """Least and most MU per fraction of an interval through which the gantry turns at full speed, a little inside what the
     machine gives, so that a plan's normalisation seldom breaks them. Raises PlanningFailed ARC_NOT_SUPPORTED."""
+    most = _arc_limits(machine).max_mu_per_deg * turn_deg
+    return LEAST_MU_MARGIN * _least_mu(turn_deg, machine), most / LEAST_MU_MARGIN
+
+
+def _least_mu(turn_deg: float, machine: Machine) -> float:
     arc = _arc_limits(machine)
-    least = max(arc.min_mu_per_deg * turn_deg, arc.min_dose_rate_mu_min / 60.0 * turn_deg / machine.max_gantry_speed_deg_s)
-    return LEAST_MU_MARGIN * least, arc.max_mu_per_deg * turn_deg / LEAST_MU_MARGIN
+    seconds = turn_deg / machine.max_gantry_speed_deg_s
+    return max(arc.min_mu_per_deg * turn_deg, arc.min_dose_rate_mu_min / 60.0 * seconds)
 
 
 def optimise_arcs(problem: Problem, arcs: Arcs, *, steps: int, progress: Progress = silent) -> tuple[Arcs, Problem]:
@@ -91,6 +96,19 @@ def plan_of_arcs(arcs: Arcs, fractions: int) -> DeliverablePlan:
         for number, (field, tips, mu) in enumerate(zip(arcs.fields, arcs.tips, arcs.mu, strict=True), start=1)
     )
     return DeliverablePlan(machine.machine_id, machine.beam.energy_id, fractions, beams)
+
+
+def raised_arcs(plan: DeliverablePlan, machine: Machine) -> DeliverablePlan:
+    """The plan of arcs with every interval raised to the least that the machine gives while the gantry turns at full speed;
+    the plan itself when none is below."""
+    beams = []
+    for beam in plan.beams:
+        mu = np.diff([p.cumulative_mu for p in beam.control_points])
+        least = np.array([_least_mu(abs(float(turn)), machine) for turn in beam.turns_deg])
+        done = np.concatenate([[0.0], np.cumsum(np.maximum(mu, least))])
+        points = tuple(replace(p, cumulative_mu=float(m)) for p, m in zip(beam.control_points, done, strict=True))
+        beams.append(beam if np.all(mu >= least) else replace(beam, control_points=points))
+    return plan if all(a is b for a, b in zip(beams, plan.beams, strict=True)) else replace(plan, beams=tuple(beams))
 
 
 class _Search(ApertureSearch[Arcs]):

@@ -56,9 +56,9 @@ class ArcField:
         """Where there are beamlets, (n_intervals, n_rows, n_columns)."""
         return np.asarray(self.beamlet >= 0)
 
-    def cells(self, by_beamlet: Floats, elsewhere: float = 0.0) -> Floats:
-        """Values of beamlets on the raster (n_intervals, n_rows, n_columns); `elsewhere` where there is none."""
-        return np.where(self.present, by_beamlet[np.maximum(self.beamlet, 0)], elsewhere)
+    def cells(self, by_beamlet: Floats) -> Floats:
+        """Values of beamlets on the raster (n_intervals, n_rows, n_columns), zero where there is none."""
+        return np.where(self.present, by_beamlet[np.maximum(self.beamlet, 0)], 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -115,7 +115,7 @@ def test_an_arc_is_cut_into_equal_steps_with_both_ends():
 def test_arcs_become_beams_around_one_isocentre_for_the_targets_side():
     # mutant: one collimator angle for all arcs
     prescription, structures = site_cases.prescribed("lung", "right", protocol_id="lung_60_30")
-    first, second = place_arcs(prescription, structures, MACHINE, spacing_deg=4.0)
+    first, second = place_arcs(prescription, structures, MACHINE, spacing_deg=4.0, intervals_per_beam=1)
     assert (first.angles_deg[0], first.angles_deg[-1], first.start.gantry_angle_deg) == (14.0, 182.0, 14.0)
     assert len(first.middles) == len(first.angles_deg) - 1
     beams = (first.start, *first.middles, second.start, *second.middles)
@@ -127,18 +127,20 @@ def test_arcs_become_beams_around_one_isocentre_for_the_targets_side():
 def test_beams_of_an_arc_stand_at_the_middles_of_its_intervals():
     # mutants: middles on the control angles; CC turned upwards
     prescription, structures = site_cases.prescribed("lung", "right", protocol_id="lung_60_30")
-    for arc in place_arcs(prescription, structures, MACHINE, spacing_deg=8.0):
+    for arc in place_arcs(prescription, structures, MACHINE, spacing_deg=12.0, intervals_per_beam=3):
         sign = 1.0 if arc.arc.direction == "CW" else -1.0
         step = np.mod(sign * np.diff(arc.angles_deg), 360.0)
+        np.testing.assert_allclose(step, step[0])
+        assert len(step) == 3 * len(arc.middles) and step[0] <= 4.0
         middles = np.array([b.gantry_angle_deg for b in arc.middles])
-        np.testing.assert_allclose(np.mod(sign * (middles - arc.angles_deg[:-1]), 360.0), step / 2)
+        np.testing.assert_allclose(np.mod(sign * (middles - arc.angles_deg[:-1:3]), 360.0), 1.5 * step[0])
         assert middles.min() >= 0.0 and middles.max() < 360.0
 
 
 def test_beams_that_the_protocol_lacks_are_not_invented():
     prescription, structures = site_cases.prescribed("spine", protocol_id="bone_8_1")
     with pytest.raises(PlanningFailed) as caught:
-        place_arcs(prescription, structures, MACHINE, spacing_deg=4.0)
+        place_arcs(prescription, structures, MACHINE, spacing_deg=4.0, intervals_per_beam=1)
     assert caught.value.code == "BEAMS_MISSING"
     arrangement = replace(load_protocol("lung_60_30").beams, gantry_angles_deg=())
     only_arcs = replace(prescription, protocol=replace(prescription.protocol, beams=arrangement))

@@ -10,6 +10,7 @@ from point_samples import samples_of
 
 from rtplan.domain.beams import Beam
 from rtplan.domain.dose import dose_in_mask
+from rtplan.domain.example_context import example_machine
 from rtplan.domain.goals import Goal, evaluate_metric, parse_metric
 from rtplan.domain.influence import Beamlets, FluencePlan
 from rtplan.planning import (
@@ -41,8 +42,8 @@ def test_new_mu_reach_their_own_segments():
 def test_no_segment_stays_below_the_least_mu():
     # mutant: raise the beam's MU instead of the segment's
     plan = small_plan.plan((small_plan.static_beam(1, 0.0, (10.0, 0.5, 3.0)),))
-    assert [s.mu for s in plan_segments(with_least_mu(plan, 2.0))] == pytest.approx([10.0, 2.0, 3.0])
-    assert with_least_mu(plan, 0.5) is plan
+    assert [s.mu for s in plan_segments(with_least_mu(plan, example_machine()))] == pytest.approx([10.0, 2.0, 3.0])
+    assert with_least_mu(plan, replace(example_machine(), min_segment_mu=0.5)) is plan
 
 
 def test_scaling_a_plan_scales_every_control_point():
