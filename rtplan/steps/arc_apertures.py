@@ -35,6 +35,7 @@ from rtplan.steps.arc_tips import (
 from rtplan.steps.closed_leaves import with_closed_pairs
 from rtplan.steps.final_dose import LEAST_MU_MARGIN
 from rtplan.steps.optimise import Problem
+from rtplan.steps.place_beams import wrapped_deg
 from rtplan.steps.tips import roughness
 from rtplan.steps.transmission import interpolated
 
@@ -202,7 +203,7 @@ def _plan_beam(number: int, field: ArcField, tips: ArcTips, mu: Floats, machine:
     for k, (a, b) in enumerate(pairwise(apertures)):
         done = float(mu[:k].sum())
         for i in range(1, parts + 1):
-            angle = float(field.angles_deg[k] + sign * field.turn_deg * i / parts) % 360.0
+            angle = float(wrapped_deg(field.angles_deg[k] + sign * field.turn_deg * i / parts))
             here = b if i == parts else interpolated(a, b, i / parts)
             points.append(ControlPoint(done + float(mu[k]) * i / parts, angle, here))
     beam = arc_beam(number, field.beam, field.arc.direction, tuple(points))

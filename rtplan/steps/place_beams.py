@@ -120,7 +120,7 @@ def place_arcs(
         count, turned = len(arc_angles_deg(arc, spacing_deg)) - 1, arc.collimator_angle_deg
         angles = arc_angles_deg(arc, arc.length_deg / (count * intervals_per_beam))
         half = arc.length_deg / count / 2
-        middles = np.mod(angles[:-1:intervals_per_beam] + (half if arc.direction == "CW" else -half), 360.0)
+        middles = wrapped_deg(angles[:-1:intervals_per_beam] + (half if arc.direction == "CW" else -half))
         found.append(
             ArcBeams(
                 arc,
@@ -136,7 +136,12 @@ def arc_angles_deg(arc: Arc, spacing_deg: float) -> NDArray[np.float64]:
     """Gantry angles along an arc (n,), IEC degrees in [0, 360): both ends, and equal steps of at most `spacing_deg`."""
     steps = max(1, int(np.ceil(arc.length_deg / spacing_deg - 1e-9)))
     turned = np.linspace(0.0, arc.length_deg, steps + 1)
-    angles: NDArray[np.float64] = np.mod(arc.start_deg + (turned if arc.direction == "CW" else -turned), 360.0)
+    return wrapped_deg(arc.start_deg + (turned if arc.direction == "CW" else -turned))
+
+
+def wrapped_deg(angles_deg: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Angles in [0, 360): what rounding leaves below 0 is 0, not 360."""
+    angles: NDArray[np.float64] = np.mod(np.round(angles_deg, 9), 360.0)
     return angles
 
 

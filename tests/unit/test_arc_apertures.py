@@ -192,19 +192,22 @@ def _legal_mu(found: Arcs) -> Arcs:
     return replace(found, mu=tuple(mu))
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=16, deadline=None, derandomize=True)
 @given(
     speed=st.sampled_from([5.0, 25.0, 65.0]),
     gap_mm=st.sampled_from([0.0, 0.5, 3.0]),
     span_mm=st.sampled_from([40.0, 150.0]),
     area_cm2=st.sampled_from([1.0, 4.0]),
     spacing_deg=st.sampled_from([2.0, 5.0]),
+    rate_mu_min=st.sampled_from([30.0, 120.0]),
 )
-def test_every_machine_can_turn_its_arcs(speed: float, gap_mm: float, span_mm: float, area_cm2: float, spacing_deg: float):
+def test_every_machine_can_turn_its_arcs(
+    speed: float, gap_mm: float, span_mm: float, area_cm2: float, spacing_deg: float, rate_mu_min: float
+):
     # mutants: area at intervals instead of control points; closed pairs anywhere; windows of banks left out
     example = example_machine()
     mlc = replace(example.mlc, max_leaf_speed_mm_s=speed, min_gap_mm=gap_mm, max_span_mm=span_mm)
-    limits = replace(example.arc, max_spacing_deg=spacing_deg)
+    limits = replace(example.arc, max_spacing_deg=spacing_deg, min_dose_rate_mu_min=rate_mu_min)
     machine = replace(example, mlc=mlc, min_segment_area_cm2=area_cm2, arc=limits)
     plan_arcs = arcs()
     beamlets = beamlets_of(plan_arcs, machine)

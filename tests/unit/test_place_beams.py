@@ -19,6 +19,7 @@ from rtplan.steps.place_beams import (
     place_beamlets,
     place_beams,
     static_angles_deg,
+    wrapped_deg,
 )
 from rtplan.steps.tangents import outward_xy
 
@@ -107,6 +108,12 @@ def test_an_arc_is_cut_into_equal_steps_with_both_ends():
     assert (angles[0], angles[-1], len(angles)) == (178.0, 182.0, 179)
     np.testing.assert_allclose(np.mod(-np.diff(angles), 360.0), 2.0)
     assert not np.any(np.abs(angles - 180.0) < 1.0)
+    # mutant: rounding that leaves 360 itself, which no gantry has
+    for spacing in (4.0, 178.0 / 45, 7.7):
+        assert (
+            arc_angles_deg(arc, spacing).max() < 360.0 and arc_angles_deg(Arc(182.0, 178.0, "CW", 0.0), spacing).min() >= 0.0
+        )
+    assert wrapped_deg(np.array([-1e-14, 360.0 - 1e-12])).tolist() == [0.0, 0.0]
     uneven = arc_angles_deg(Arc(350.0, 15.0, "CW", 0.0), 4.0)
     np.testing.assert_allclose(np.mod(np.diff(uneven), 360.0), 25.0 / 7)
     assert uneven.max() < 360.0
