@@ -23,7 +23,7 @@ from rtplan.planning import PlanningModel
 from rtplan.steps.arc_apertures import optimise_arcs, plan_of_arcs
 from rtplan.steps.arc_start import arcs_following
 from rtplan.steps.arc_tips import arc_field
-from rtplan.steps.fluence import plan_fluence
+from rtplan.steps.fluence import PLANNING_STEP_DEG, plan_fluence
 from rtplan.steps.optimise import Problem
 from rtplan.steps.place_beams import ArcBeams, place_arcs
 
@@ -37,7 +37,6 @@ APERTURE_ROUNDS = (
     (40, True),
     (40, True),
 )  # steps, and whether measured on the grid that is judged
-QUICK_STEP_DEG = 4.0  # of the maps while planning
 
 
 def arcs_of(
@@ -81,7 +80,7 @@ def deliverable(
         if on_judging_grid:
             problem = planning.measured(model, problem, made.fluence(), dose_of(plan))
         else:
-            full = model.full_dose_gy(plan_fluence(plan, model.machine, arc_step_deg=QUICK_STEP_DEG))
+            full = model.full_dose_gy(plan_fluence(plan, model.machine, arc_step_deg=PLANNING_STEP_DEG))
             problem = replace(problem, offset_gy=model.residual_gy(full, made.fluence()))
         heard = planning.as_part(progress, part, len(APERTURE_ROUNDS))
         made, problem = optimise_arcs(problem, made, steps=steps, progress=heard)

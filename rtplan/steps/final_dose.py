@@ -17,7 +17,7 @@ from rtplan.domain.progress import Progress, silent
 from rtplan.domain.structures import StructureSet
 from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
-from rtplan.steps.fluence import plan_fluence
+from rtplan.steps.fluence import ARC_STEP_DEG, plan_fluence
 
 LEAST_MU_MARGIN = 1.05  # over the machine's smallest MU, so that the normalisation seldom undercuts it
 
@@ -30,10 +30,12 @@ def plan_dose(
     quality: str,
     backend: str,
     engine: str = "collapsed_cone",
+    arc_step_deg: float = ARC_STEP_DEG,
 ) -> Dose:
     """Dose of all beams over the whole course on the density's grid, Gy to medium, in one calculation."""
     calculate = shelf("rtplan.engines")[engine].dose
-    per_fraction = calculate(density, plan_fluence(plan, machine), machine.beam, quality=quality, backend=backend)
+    maps = plan_fluence(plan, machine, arc_step_deg=arc_step_deg)
+    per_fraction = calculate(density, maps, machine.beam, quality=quality, backend=backend)
     return Dose(density.grid, per_fraction * np.float32(plan.fractions))
 
 

@@ -30,6 +30,7 @@ NEGLIGIBLE = 1e-4  # of a map's MU: what it may leave out beyond its edges
 # Of modulated half arcs in water against maps of 0.5 degrees, percent of the maximum above half of it (rms; 99 of 100
 # voxels within): 4 degrees 0.19 to 0.29, 0.8 to 1.3; 2 degrees 0.04 to 0.07, 0.17 to 0.29; 1 degree 0.01, 0.04 to 0.05.
 ARC_STEP_DEG = 2.0
+PLANNING_STEP_DEG = 4.0  # of doses to plan with
 _FAR_MM = 1e4  # beyond any field
 _ROUNDING = 1e-9
 Exposure: TypeAlias = tuple[Aperture, Aperture, float]  # from one aperture to another, with the MU given on the way

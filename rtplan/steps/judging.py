@@ -14,6 +14,7 @@ from rtplan.domain.machine import Machine
 from rtplan.domain.plan import DeliverablePlan
 from rtplan.registry import shelf
 from rtplan.steps.final_dose import plan_dose
+from rtplan.steps.fluence import ARC_STEP_DEG, PLANNING_STEP_DEG
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,13 +26,21 @@ class JudgingDose:
     backend: str
     engine: str
 
-    def of(self, plan: DeliverablePlan, quality: str = "final") -> Dose:
+    def of(self, plan: DeliverablePlan, quality: str = "final", arc_step_deg: float = ARC_STEP_DEG) -> Dose:
         """Dose of a plan in one calculation."""
-        return plan_dose(self.density, plan, self.machine, quality=quality, backend=self.backend, engine=self.engine)
+        return plan_dose(
+            self.density,
+            plan,
+            self.machine,
+            quality=quality,
+            backend=self.backend,
+            engine=self.engine,
+            arc_step_deg=arc_step_deg,
+        )
 
     def measured(self, plan: DeliverablePlan) -> Dose:
-        """Dose that is close enough to plan with."""
-        return self.of(plan, "standard")
+        """Dose that is close enough to plan with; the maps of arcs are `PLANNING_STEP_DEG` apart."""
+        return self.of(plan, "standard", PLANNING_STEP_DEG)
 
     def of_fluence(self, fluence: Sequence[FluenceMap], fractions: int) -> Dose:
         """Dose of fluence maps, MU per fraction, close enough to plan with: no leaves, jaws or transmission."""

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 import yaml
 
@@ -85,6 +86,27 @@ def test_the_site_runs_from_ct_files_to_plan_files(site: Site, tmp_path: Path):
     assert top["v95_percent"] > 90.0
     assert len(outcome.missed) <= site.may_miss, outcome.missed
     assert all(check["passed"] for check in report["checks"])
+
+
+def test_a_site_can_be_planned_with_arcs(tmp_path: Path):
+    # mutants: the protocol's own technique; arcs of the other side; arcs that no limit holds back
+    site = Site("lung_60_30", partial(lung, "right"), (), may_miss=4)
+    write_phantom(site.phantom(), tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    protocol = str(coarse(site, tmp_path))
+    order = Order(str(tmp_path / "CT"), str(tmp_path / "RS.dcm"), protocol, "generic_6mv", "cpu", None, "vmat")
+    outcome = plan_case(order, out, progress=silent)
+    report = json.loads((out / "report.json").read_text())
+    starts = [b.ControlPointSequence[0] for b in pydicom.dcmread(out / "RTPLAN.dcm").BeamSequence]
+    assert [float(c.GantryAngle) for c in starts] == pytest.approx([14.0, 187.0])
+    assert [c.GantryRotationDirection for c in starts] == ["CC", "CW"]
+    assert report["plan"]["arcs"] == 2 and report["plan"]["delivery_s"] < 300.0
+    assert all(check["passed"] for check in report["checks"])
+    top = report["targets"][0]
+    assert top["d50_gy"] == pytest.approx(top["prescribed_gy"], rel=site.even)
+    assert top["v95_percent"] > 90.0
+    assert len(outcome.missed) <= site.may_miss, outcome.missed
 
 
 def coarse(site: Site, folder: Path) -> Path:
