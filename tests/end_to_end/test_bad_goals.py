@@ -120,6 +120,16 @@ def test_an_organ_identical_with_the_target_costs_the_organ_its_goal(bench: Benc
     assert outcome.missed[0].startswith("Core Mean[Gy]") and outcome.missed[0].endswith("limit <= 10")
 
 
+def test_a_limit_that_the_middle_of_the_target_cannot_keep_is_never_told_as_kept(bench: Bench):
+    # mutant: the missed goal counted as met, and no gate on the dose
+    core = block("Core", "ORGAN", (-6, -6, 6, 6), SLICES)
+    outcome, out = bench.plan("core", [TARGET, core], [organ_goal("Core", "Max[Gy] <= 5", 2)], ["Core"])
+    if outcome.planned:
+        assert outcome.exit_code == 3 and verdicts(report_of(out))["Core Max[Gy]"] is False
+    else:  # the target was given up for the limit, and the gate saw it
+        require_nothing_but_a_verdict(outcome, out, "DOSE_IMPLAUSIBLE")
+
+
 def test_a_goal_on_what_nobody_drew_is_named(bench: Bench):
     # mutant: the goal left out without a word
     goals = [organ_goal("Core", "Mean[Gy] <= 10", 2)]
@@ -183,7 +193,7 @@ def test_a_target_that_touches_the_skin_is_planned_and_its_cold_skin_is_told(ben
 def test_an_optimiser_that_diverges_leaves_no_plan(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, side: str, sound_calls: int
 ):
-    # mutant: only the value looked at: without a gradient the search stalls, and a plan is made of equal weights
+    # mutant: neither fluence nor apertures look at their objective
     engine = type(shelf("rtplan.engines")["collapsed_cone"])
     whole = engine.influence
 
