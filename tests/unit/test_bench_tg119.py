@@ -77,7 +77,9 @@ def test_the_protocol_has_the_goals_of_the_report_or_the_means_where_those_ask_f
         if (p.structure, case.protocol_id) == ("Core", "tg119_c_shape_hard"):
             assert p.goal_gy == g.ideal < g.limit < p.mean_gy  # the report's goal is out of reach
         else:
-            assert g.limit in (p.goal_gy, p.mean_gy) and (g.limit >= p.goal_gy if p.sense == ">=" else g.limit <= p.goal_gy)
+            sign = 1.0 if p.sense == ">=" else -1.0
+            beyond_gy = sign * (g.limit - p.mean_gy)  # more than the mean, by what delivery takes at most
+            assert sign * g.limit >= sign * p.goal_gy and (g.limit == p.goal_gy or 0.0 <= beyond_gy < 0.5)
     assert {g.status for g in protocol.goals} == {"unverified"}
     assert set(needed_organs(protocol)) <= set(names.values())
 
