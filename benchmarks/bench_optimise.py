@@ -1,20 +1,31 @@
-"""How many operator calls the optimiser needs, beside SciPy's L-BFGS-B and FISTA, on a synthetic C-shape.
+"""How long the optimiser takes to a proven gap, and how it compares with other solvers.
 
-    python -m benchmarks.bench_optimise [--spacing-mm 4] [--iterations 200]
+    python -m benchmarks.bench_optimise [--only sizes peers solvers] [--venvs DIR] [--threads 1]
 
-Writes benchmarks/results/optimise.json: per problem the time and iterations to a proven gap, and per solver how far its
-best value stood above the best value known after 40, 80, 160 and 320 operator calls (an apply or an adjoint each).
+- sizes: processor time and iterations to a proven gap of 1e-3 at 1e7 and 1e8 non-zeros (synthetic C-shape).
+- peers: the C-shape of benchmarks/peers beside pyRadPlan's fluence optimisation, each on its own influence matrix in a
+  process of its own. Skipped, with the reason, where its environment cannot be made.
+- solvers: operator calls beside SciPy's L-BFGS-B and FISTA on the synthetic C-shape of 2e7 non-zeros.
+
+Each part writes its own benchmarks/results/optimise_PART.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from scipy.optimize import minimize
 
+from benchmarks.bench_peers import Bench, Rows, Run, row
+from benchmarks.peers.environments import PYRADPLAN, default_folder
+from benchmarks.peers.fluence_goals import quality
+from benchmarks.peers.measure import timed
+from benchmarks.peers.phantom import c_shape, save
+from benchmarks.peers.tables import OURS, table
 from benchmarks.results_file import write_results
 from benchmarks.synthetic_c_shape import Float, SyntheticCase, make_case
 from rtplan.registry import shelf
@@ -23,6 +34,21 @@ from rtplan.steps.solver import BoxFunction
 
 CHECKPOINTS = (40, 80, 160, 320)
 FRACTIONS = 30
+PARTS = ("sizes", "peers", "solvers")
+SIZES = {"1e7": 5.3, "1e8": 2.46}  # non-zeros: spacing of the voxels, mm
+SMALL_GAP, MOST_ITERATIONS = 1e-3, 2000
+SMOOTHNESS = 0.01
+COMPARED_ITERATIONS = 200
+PEER_COLUMNS = (
+    ("cpu_s", "CPU s"),
+    ("wall_s", "wall s"),
+    ("iterations", "iterations"),
+    ("relative_gap", "gap"),
+    ("objective_gy2", "objective"),
+    ("hottest_pct", "hottest %"),
+    ("target_d10_gy", "PTV D10 Gy"),
+    ("core_d10_gy", "core D10 Gy"),
+)
 Trail = list[tuple[int, float]]  # operator calls so far, best value so far
 
 TARGET = (("PTV", "underdose", {"dose_gy": 60.0}, 300.0), ("PTV", "overdose", {"dose_gy": 61.5}, 60.0))
@@ -138,12 +164,13 @@ def value_and_gradient(problem: BoxFunction, weights: Float) -> tuple[float, Flo
     return at.value, problem.pull(at.image_gradient) + at.weight_gradient
 
 
-def proven(problem: Problem, start: Float, operator: Counted, tolerance: float) -> dict:
-    """Iterations, calls and time to a proven gap."""
-    operator.calls, began = 0, time.perf_counter()
-    s = optimise_weights(problem, start, tolerance=tolerance, max_iterations=400)
+def proven(problem: Problem, start: Float, operator: Counted, tolerance: float, most: int) -> dict:
+    """Iterations, calls and time to a proven gap, or to `most` iterations."""
+    operator.calls = 0
+    s, cost = timed(lambda: optimise_weights(problem, start, tolerance=tolerance, max_iterations=most))
     return {
-        "seconds": round(time.perf_counter() - began, 2),
+        "cpu_s": round(cost["cpu_s"], 2),
+        "wall_s": round(cost["wall_s"], 2),
         "iterations": s.iterations,
         "operator_calls": operator.calls,
         "objective_gy2": s.value,
@@ -170,24 +197,61 @@ def compare(problem: Problem, start: Float, operator: Counted, iterations: int) 
     return {"best_gy2": best, "percent_above_best_after_operator_calls": above}
 
 
-def main() -> None:
-    """Runs every problem and writes the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--spacing-mm", type=float, default=4.0)
-    parser.add_argument("--iterations", type=int, default=200)
-    options = parser.parse_args()
-    operator = Counted(make_case(spacing_mm=options.spacing_mm))
-    n_voxels, n_beamlets = operator.case.influence.shape
-    figures: dict = {"voxels": n_voxels, "beamlets": n_beamlets, "nonzeros": int(operator.case.influence.nnz)}
-    problems = {"convex": (TARGET + NORMAL, 0.0), "smooth": (TARGET + NORMAL, 0.01)}
-    problems |= {"dvh": (TARGET + NORMAL + DVH, 0.01), "tails": (TARGET + NORMAL + TAILS, 0.01)}
+def sizes() -> dict:
+    """The smooth convex problem to a gap of 1e-3, by size."""
+    found = {}
+    for name, spacing_mm in SIZES.items():
+        operator = Counted(make_case(spacing_mm=spacing_mm))
+        n_voxels, n_beamlets = operator.case.influence.shape
+        problem, start = make_problem(operator, TARGET + NORMAL, SMOOTHNESS)
+        figures = proven(problem, start, operator, SMALL_GAP, MOST_ITERATIONS)
+        n_nonzero = int(operator.case.influence.nnz)
+        found[name] = {"voxels": n_voxels, "beamlets": n_beamlets, "nonzeros": n_nonzero} | figures
+        print(name, found[name], flush=True)
+    return found
+
+
+def peers(venvs: Path, threads: int) -> Rows:
+    """Ours and pyRadPlan's fluence optimisation on the shared C-shape, by row of the table."""
+    with TemporaryDirectory(prefix="rtplan-bench-") as folder:
+        bench = Bench(venvs, threads, Path(folder))
+        phantom, path = c_shape(), Path(folder) / "c_shape.npz"
+        save(path, phantom)
+
+        def judged(result: Run) -> dict[str, object]:
+            return dict(quality(phantom, result[1]))
+
+        rows: Rows = {OURS: row(bench.ours(["optimise", str(path)]), judged)}
+        rows["pyRadPlan"] = row(bench.theirs(PYRADPLAN, ["optimise", str(path)]), judged)
+    print(table("fluence optimisation of the C-shape", rows, PEER_COLUMNS, with_ratios=False), flush=True)
+    return rows
+
+
+def solvers() -> dict:
+    """Every problem to a gap of 1 %, and operator calls beside other solvers."""
+    operator = Counted(make_case(spacing_mm=4.0))
+    figures: dict = {"nonzeros": int(operator.case.influence.nnz)}
+    problems = {"convex": (TARGET + NORMAL, 0.0), "smooth": (TARGET + NORMAL, SMOOTHNESS)}
+    problems |= {"dvh": (TARGET + NORMAL + DVH, SMOOTHNESS), "tails": (TARGET + NORMAL + TAILS, SMOOTHNESS)}
     for name, (specs, weight) in problems.items():
         problem, start = make_problem(operator, specs, weight)
-        figures[name] = {"to_gap_1_percent": proven(problem, start, operator, 0.01)}
+        figures[name] = {"to_gap_1_percent": proven(problem, start, operator, 0.01, 400)}
         if name == "smooth":
-            figures[name]["comparison"] = compare(problem, start, operator, options.iterations)
+            figures[name]["comparison"] = compare(problem, start, operator, COMPARED_ITERATIONS)
         print(name, figures[name], flush=True)
-    print(write_results("optimise", figures))
+    return figures
+
+
+def main() -> None:
+    """Runs the parts and writes the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--venvs", type=Path, default=default_folder())
+    parser.add_argument("--threads", type=int, default=1)
+    chosen = parser.parse_args()
+    parts = {"sizes": sizes, "peers": lambda: peers(chosen.venvs, chosen.threads), "solvers": solvers}
+    for name in [part for part in PARTS if part in chosen.only]:
+        print(write_results(f"optimise_{name}", {"threads": chosen.threads, name: parts[name]()}), flush=True)
 
 
 if __name__ == "__main__":

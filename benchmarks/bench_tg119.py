@@ -1,6 +1,6 @@
 """TG-119's planning cases beside the goals and the institutions' means of the report.
 
-    python -m benchmarks.bench_tg119 [--cases c_shape multi_target ...] [--out DIR]
+    python -m benchmarks.bench_tg119 [--cases c_shape multi_target ...] [--threads N] [--out DIR]
 
 Each phantom of sample_data is written as DICOM and planned from CT to files on `generic_6mv` in a process of its own. The
 metrics are of RTDOSE.dcm as it was written, at the centres of the phantom's voxels. A published mean counts as met when ours
@@ -152,14 +152,14 @@ def value_gy(published: Published, phantom: Phantom, dose: Dose) -> float:
     return evaluate_metric(parse_metric(published.metric), inside, phantom.grid.voxel_cc, published.goal_gy)
 
 
-def planned(case: Case, folder: Path) -> dict[str, Any]:
-    """Plan one case into `folder`: its rows, and what the plan took."""
+def planned(case: Case, folder: Path, *, threads: int) -> dict[str, Any]:
+    """Plan one case into `folder` with `threads` kernel threads: its rows, and what the plan took."""
     shutil.rmtree(folder, ignore_errors=True)
     phantom = case.draw()
     with TemporaryDirectory(prefix="rtplan-tg119-") as written:
         write_phantom(phantom, Path(written))
         order = Order(f"{written}/CT", f"{written}/RS.dcm", case.protocol_id, MACHINE, "auto")
-        run = plan_in_process(order, folder, threads=available_cores())
+        run = plan_in_process(order, folder, threads=threads)
     dose = read_rtdose(folder / "RTDOSE.dcm") if run.planned else None
     return result(case, judged(case, phantom, dose), run, plan_report(folder) if run.planned else None)
 
@@ -209,15 +209,18 @@ def main() -> None:
     """Plan the cases one after the other, print, and write the results file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(CASES))
+    parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument("--out", type=Path, default=Path("bench_out") / "tg119")
     chosen = parser.parse_args()
     found = {}
     for name in chosen.cases:
-        found[name] = planned(CASES[name], (chosen.out / name).resolve())
+        found[name] = planned(CASES[name], (chosen.out / name).resolve(), threads=chosen.threads)
         print(text(found[name]), flush=True)
     goals, means, of = (sum(case[key] for case in found.values()) for key in ("goals_met", "means_met", "of"))
     print(f"all {len(found)} cases: goals met {goals} of {of}, published means met or beaten {means} of {of}")
-    print(write_results("tg119", {"goals_met": goals, "means_met": means, "of": of, "cases": found}))
+    print(
+        write_results("tg119", {"threads": chosen.threads, "goals_met": goals, "means_met": means, "of": of, "cases": found})
+    )
 
 
 if __name__ == "__main__":

@@ -31,12 +31,8 @@ GRID_FACTOR = 1.25  # of the optimisation grid over that of fixed beams: there a
 BEAM_SPACING_DEG = 12.0  # of the angles that have beamlets
 INTERVALS_PER_BEAM = 3  # that are optimised by the beamlets of one angle, each with its own aperture
 FLUENCE_ROUNDS = (30, 30)  # iterations between two measurements of the full dose
-APERTURE_ROUNDS = (
-    (60, False),
-    (60, False),
-    (40, True),
-    (40, True),
-)  # steps, and whether measured on the grid that is judged
+# Steps of each round of apertures, and whether it begins with a measurement on the grid that is judged.
+APERTURE_ROUNDS = ((60, False), (60, False), (60, True), (60, True))
 
 
 def arcs_of(

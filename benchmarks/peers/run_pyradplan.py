@@ -1,7 +1,7 @@
 """pyRadPlan's photon pencil beam (singular value decomposition) on the shared phantoms.
 
-python -m benchmarks.peers.run_pyradplan influence|fields|field IN.npz OUT, in an environment with pyRadPlan. Writes OUT.json
-(figures) and OUT.npz (dose). It calculates with its own generic machine: its spectrum, its kernels.
+python -m benchmarks.peers.run_pyradplan influence|fields|field|optimise IN.npz OUT, in an environment with pyRadPlan.
+Writes OUT.json (figures) and OUT.npz (dose). It calculates with its own generic machine: its spectrum, its kernels.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from pyRadPlan.cst import create_cst, create_voi
 from pyRadPlan.ct import CT
 from pyRadPlan.dose.engines import PhotonPencilBeamSVDEngine
 from pyRadPlan.geometry import get_beam_rotation_matrix
+from pyRadPlan.optimization import fluence_optimization
+from pyRadPlan.optimization.objectives import SquaredOverdosing, SquaredUnderdosing
+from pyRadPlan.plan import create_pln
 from pyRadPlan.stf import FieldShapeAsMask, SteeringInformation
 
+from benchmarks.peers import fluence_goals
 from benchmarks.peers.measure import fastest, forget_peak, keep_to_threads, peak_memory_gib, timed, write_figures
 from benchmarks.peers.phantom import Beamlets, OpenFields, first_beamlets, load_beamlets, load_fields
 
@@ -135,6 +139,31 @@ def influence(phantom: Beamlets) -> tuple[dict[str, object], NDArray[np.float32]
     return figures, dose.reshape(phantom.density.shape)
 
 
+def optimise(phantom: Beamlets) -> tuple[dict[str, object], NDArray[np.float32]]:
+    """Figures of the fluence optimisation with the default solver (SciPy's L-BFGS-B), and its dose."""
+    patient = patient_of(phantom)
+    masks = fluence_goals.structures(phantom)
+    hinge = {"underdose": lambda gy, w: SquaredUnderdosing(d_min=gy, priority=w),
+             "overdose": lambda gy, w: SquaredOverdosing(d_max=gy, priority=w)}  # fmt: skip
+    vois = []
+    for name, voi_type in (("PTV", "TARGET"), ("Core", "OAR"), ("Body", "EXTERNAL")):
+        image = sitk.GetImageFromArray(masks[name].astype(np.uint8))
+        image.CopyInformation(patient.cube_hu)
+        wanted = [hinge[kind](gy, weight) for own, kind, gy, weight in fluence_goals.GOALS if own == name]
+        vois.append(create_voi(voi_type=voi_type, name=name, ct_image=patient, mask=image, objectives=wanted))
+    cst = create_cst(vois=vois, ct_image=patient)
+    steering = beamlet_steering(phantom)
+    matrices = engine(phantom, patient, phantom.body).calc_dose_influence(
+        patient, structures_of(patient, phantom.body), steering
+    )
+    plan = create_pln({"radiation_mode": "photons", "machine": MACHINE, "num_of_fractions": 1})
+    told: dict = {}
+    weights, cost = timed(lambda: fluence_optimization(patient, cst, steering, matrices, plan, opt_info=told))
+    dose = matrices.physical_dose.flat[0] @ np.asarray(weights, np.float32)
+    figures: dict[str, object] = {**cost, "iterations": told.get("num_iter"), "evaluations": len(told["obj_history"])}
+    return figures, dose.reshape(phantom.density.shape)
+
+
 def fields(phantom: OpenFields, sharp: bool, repeats: int) -> tuple[dict[str, object], NDArray[np.float32]]:
     """Figures of the open fields' dose, and the dose; `sharp` makes the penumbra as narrow as it may be."""
     patient = patient_of(phantom)
@@ -163,13 +192,14 @@ def fields(phantom: OpenFields, sharp: bool, repeats: int) -> tuple[dict[str, ob
 def main() -> None:
     """Runs one task."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=("influence", "fields", "field"))
+    parser.add_argument("task", choices=("influence", "fields", "field", "optimise"))
     parser.add_argument("phantom", type=Path)
     parser.add_argument("out", type=Path)
     chosen = parser.parse_args()
     threads = keep_to_threads()
-    if chosen.task == "influence":
-        figures, dose = influence(load_beamlets(chosen.phantom))
+    if chosen.task in ("influence", "optimise"):
+        task = influence if chosen.task == "influence" else optimise
+        figures, dose = task(load_beamlets(chosen.phantom))
     else:
         alone = chosen.task == "field"
         figures, dose = fields(load_fields(chosen.phantom), sharp=alone, repeats=0 if alone else 2)

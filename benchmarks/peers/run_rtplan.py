@@ -1,20 +1,23 @@
 """rtplan on the shared phantoms, in a process of its own like the others.
 
-python -m benchmarks.peers.run_rtplan influence|fields IN.npz OUT [--machine ID] [--quality final]. Writes OUT.json (figures)
-and OUT.npz (dose).
+python -m benchmarks.peers.run_rtplan influence|fields|optimise IN.npz OUT [--machine ID] [--quality final].
+Writes OUT.json (figures) and OUT.npz (dose).
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.peers import fluence_goals
 from benchmarks.peers import phantom as shared
 from benchmarks.peers.measure import fastest, forget_peak, keep_to_threads, peak_memory_gib, timed, write_figures
 from rtplan.domain.beams import Beam, FluenceMap
+from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.grid import Grid
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets, InfluenceOperator
@@ -22,6 +25,11 @@ from rtplan.domain.machine import BeamModel
 from rtplan.engines.collapsed_cone import PLUGIN
 from rtplan.library.machines import load_machine
 from rtplan.provenance import code_version
+from rtplan.registry import shelf
+from rtplan.steps.optimise import Problem, Term, optimise_weights, uniform_weights
+from rtplan.steps.wishes import PRICE_CAPS, TAIL_STIFFNESS, Wish, first_prices
+
+GAP, MOST_ITERATIONS = 0.01, 120  # as the planner's ideal fluence
 
 
 def density_of(phantom: shared.Beamlets | shared.OpenFields) -> DensityImage:
@@ -75,6 +83,47 @@ def influence(phantom: shared.Beamlets, model: BeamModel) -> tuple[dict[str, obj
     return figures, everywhere.reshape(phantom.density.shape)
 
 
+def optimise(phantom: shared.Beamlets, model: BeamModel) -> tuple[dict[str, object], NDArray[np.float32]]:
+    """Figures of the fluence optimisation with a hard limit everywhere, and its dose."""
+    voxels = np.flatnonzero(phantom.body)
+    quiet: Callable[..., None] = lambda *_: None  # noqa: E731
+    operator = PLUGIN.influence(density_of(phantom), beamlets_of(phantom), model, voxels, backend="cpu", progress=quiet)
+    problem, start = fluence_problem(phantom, operator, voxels)
+    operator.adjoint(operator.apply(start))
+    found, cost = timed(lambda: optimise_weights(problem, start, tolerance=GAP, max_iterations=MOST_ITERATIONS))
+    dose = np.zeros(phantom.density.size, np.float32)
+    dose[voxels] = operator.apply(found.weights)
+    figures: dict[str, object] = {
+        **cost,
+        "iterations": found.iterations,
+        "relative_gap": found.relative_gap,
+        "n_nonzero": getattr(operator, "n_nonzero", None),
+    }
+    return figures, dose.reshape(phantom.density.shape)
+
+
+def fluence_problem(
+    phantom: shared.Beamlets, operator: InfluenceOperator, voxels: NDArray[np.int64]
+) -> tuple[Problem, NDArray[np.float64]]:
+    """The shared goals as terms, the hard limit as a wish of priority 0, and equal weights to begin with."""
+    row_of = np.full(phantom.density.size, -1, dtype=np.int64)
+    row_of[voxels] = np.arange(len(voxels))
+    rows = {name: row_of[np.flatnonzero(mask)] for name, mask in fluence_goals.structures(phantom).items()}
+    known = shelf("rtplan.objectives")
+    terms = tuple(
+        Term(name, known[kind].from_parameters({"dose_gy": level_gy}), weight, rows[name], np.ones(len(rows[name])))
+        for name, kind, level_gy, weight in fluence_goals.GOALS
+    )
+    start = uniform_weights(
+        operator, len(operator.beamlets), target_rows=rows["PTV"], dose_gy=fluence_goals.PRESCRIBED_GY, fractions=1
+    )
+    limit = Goal("Body", parse_metric("Max[Gy]"), "<=", fluence_goals.HOTTEST_ALLOWED_GY, 0, "shared goals", "unverified")
+    n = len(voxels)
+    wish = Wish(limit, "tail", np.arange(n), np.full(n, 1.0 / n), True, limit.limit, PRICE_CAPS[0], TAIL_STIFFNESS[0])
+    problem = Problem(operator, terms, 1, 10.0 * start, wishes=(wish,), prices=first_prices((wish,)))
+    return problem, start
+
+
 def fields(phantom: shared.OpenFields, model: BeamModel, quality: str) -> tuple[dict[str, object], NDArray[np.float32]]:
     """Figures of the open fields' dose, and the dose."""
     density = density_of(phantom)
@@ -94,7 +143,7 @@ def fields(phantom: shared.OpenFields, model: BeamModel, quality: str) -> tuple[
 def main() -> None:
     """Runs one task."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=("influence", "fields"))
+    parser.add_argument("task", choices=("influence", "fields", "optimise"))
     parser.add_argument("phantom", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--machine", default="generic_6mv")
@@ -102,8 +151,9 @@ def main() -> None:
     chosen = parser.parse_args()
     threads = keep_to_threads()
     model = load_machine(chosen.machine).beam
-    if chosen.task == "influence":
-        figures, dose = influence(shared.load_beamlets(chosen.phantom), model)
+    if chosen.task in ("influence", "optimise"):
+        task = influence if chosen.task == "influence" else optimise
+        figures, dose = task(shared.load_beamlets(chosen.phantom), model)
     else:
         figures, dose = fields(shared.load_fields(chosen.phantom), model, chosen.quality)
     np.savez(chosen.out.with_suffix(".npz"), dose=np.asarray(dose, dtype=np.float32))

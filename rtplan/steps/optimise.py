@@ -215,8 +215,9 @@ def optimise_weights(
     terms_weight = sum(t.weight for t in problem.terms)
 
     def report(iteration: int, value: float, gap: float) -> None:
-        if not np.isfinite(value):
-            raise PlanningFailed("OBJECTIVE_NOT_FINITE", f"objective is {value} in iteration {iteration}", "a number")
+        if not (np.isfinite(value) and np.isfinite(gap)):  # the gap is no number where the gradient is none
+            found = f"objective is {value}, gap {gap} in iteration {iteration}"
+            raise PlanningFailed("OBJECTIVE_NOT_FINITE", found, "numbers")
         progress("optimise", iteration / max(max_iterations, 1), f"objective {value:.4g} Gy², gap {100.0 * gap:.1f} %")
 
     solution = minimise(

@@ -160,7 +160,8 @@ def place_beamlets(
 
     Columns are `protocol.beamlet_mm` wide on a raster through the axis. A row is contiguous from its first to its last
     beamlet, because a leaf pair opens one interval and whatever lies inside it is irradiated.
-    Raises CaseRejected TARGET_TOO_LARGE when the projection exceeds what leaves and jaws can open.
+    Raises CaseRejected TARGET_TOO_LARGE when the projection exceeds what leaves and jaws can open; PlanningFailed
+    FIELD_TOO_SMALL when no beam's whole opening reaches the machine's smallest segment.
     """
     parts: list[tuple[int, int, float, float, float, float]] = []
     points = surface_points_mm(target, grid)
@@ -184,7 +185,16 @@ def place_beamlets(
             parts += [(index, pair, c * width, (c + 1) * width, bounds[pair], bounds[pair + 1]) for c in range(first, last)]
     beam_index, leaf_pair, *edges = (np.array(column) for column in zip(*parts, strict=True))
     x1, x2, y1, y2 = edges
+    _require_an_opening(np.bincount(beam_index, (x2 - x1) * (y2 - y1)) / 100.0, machine)
     return Beamlets(beams, beam_index, leaf_pair, x1, x2, y1, y2)
+
+
+def _require_an_opening(area_cm2: NDArray[np.float64], machine: Machine) -> None:
+    """Refuse before the long calculation what could have no segment after it; `area_cm2` (n_beams,) with all beamlets."""
+    least = machine.min_segment_area_cm2
+    if area_cm2.max() < least:
+        found = f"the target and its margin open {area_cm2.max():.2f} cm² at most"
+        raise PlanningFailed("FIELD_TOO_SMALL", found, f"at least {least:g} cm²", "check that the whole target is drawn")
 
 
 def too_large(beam: Beam) -> CaseRejected:

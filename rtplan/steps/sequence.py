@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from scipy.optimize import nnls
 
 from rtplan.domain.influence import Beamlets, FluencePlan
 from rtplan.domain.machine import Machine
+from rtplan.domain.openings import equal_apertures
 from rtplan.domain.plan import Aperture, DeliverablePlan, PlanBeam, Segment, step_and_shoot_beam
 from rtplan.domain.progress import Progress, silent
 from rtplan.errors import PlanningFailed
@@ -89,13 +91,16 @@ def _transmission(shape: Shape, field: BeamletField, machine: Machine) -> Floats
 
 
 def plan_of(segments: Segments, fractions: int) -> DeliverablePlan:
-    """The step-and-shoot plan of some segments. Beams without any are left out. Raises PlanningFailed BEAM_MU."""
+    """The step-and-shoot plan of some segments; equal ones are one. Beams without any are left out.
+
+    Raises PlanningFailed BEAM_MU.
+    """
     machine, beamlets = segments.machine, segments.beamlets
     apertures = _apertures(segments.shapes, segments.fields, machine)
     pairs = list(zip(apertures, segments.mu, segments.shapes, strict=True))
     beams: list[PlanBeam] = []
     for i, beam in enumerate(beamlets.beams):
-        own = [Segment(i, aperture, float(mu)) for aperture, mu, shape in pairs if shape.beam_index == i]
+        own = _without_twins([Segment(i, aperture, float(mu)) for aperture, mu, shape in pairs if shape.beam_index == i])
         if not own:
             continue
         plan_beam = step_and_shoot_beam(i + 1, beam, _short_travel(own))
@@ -106,6 +111,19 @@ def plan_of(segments: Segments, fractions: int) -> DeliverablePlan:
             )
         beams.append(plan_beam)
     return DeliverablePlan(machine.machine_id, machine.beam.energy_id, fractions, tuple(beams))
+
+
+def _without_twins(segments: Sequence[Segment]) -> list[Segment]:
+    """Segments whose apertures the search made equal as one with the MU of all: leaves that stand still between two
+    segments look like control points that were lost."""
+    found: list[Segment] = []
+    for segment in segments:
+        twin = next((k for k, other in enumerate(found) if equal_apertures(other.aperture, segment.aperture)), None)
+        if twin is None:
+            found.append(segment)
+        else:
+            found[twin] = replace(found[twin], mu=found[twin].mu + segment.mu)
+    return found
 
 
 def _short_travel(segments: Sequence[Segment]) -> tuple[Segment, ...]:

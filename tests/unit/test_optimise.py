@@ -204,6 +204,17 @@ def test_a_dose_that_is_not_a_number_stops_the_plan():
     assert caught.value.code == "OBJECTIVE_NOT_FINITE"
 
 
+def test_a_gradient_that_is_not_a_number_stops_the_plan_though_the_objective_is_one():
+    # mutant: only the value looked at: the search then stalls and the start is taken for the optimum
+    class Torn(MatrixOperator):
+        def adjoint(self, dose_gradient):
+            return np.full(3, np.nan)
+
+    with pytest.raises(PlanningFailed) as caught:
+        optimise_weights(problem_on(Torn(np.full((80, 3), 0.1)), 3), np.ones(3))
+    assert caught.value.code == "OBJECTIVE_NOT_FINITE"
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [

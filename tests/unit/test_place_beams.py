@@ -86,6 +86,18 @@ def test_a_target_beyond_the_collimator_is_rejected():
     assert caught.value.code == "TARGET_TOO_LARGE"
 
 
+def test_a_target_that_no_segment_can_treat_is_refused_and_one_beam_that_can_is_enough():
+    # mutant: the smallest opening of all beams; mutant: area in mm²
+    flat = np.zeros(GRID.shape_zyx, bool)
+    flat[19:21, 30, 26:34] = True  # 24 mm wide, 3 mm deep, 6 mm long
+    beams = [Beam("b", angle, 0.0, 0.0, (1.5, 1.5, 0.0), 1000.0) for angle in (90.0, 0.0)]
+    bare = replace(PROTOCOL, target_margin_mm=0.0)
+    with pytest.raises(PlanningFailed) as caught:
+        place_beamlets((beams[0],), flat, GRID, MACHINE, bare)
+    assert caught.value.code == "FIELD_TOO_SMALL"
+    assert len(place_beamlets(tuple(beams), flat, GRID, MACHINE, bare)) > 0
+
+
 @pytest.mark.parametrize(
     ("site", "angles_deg"),
     [("bone_8_1", (0, 180)), ("whole_brain_30_10", (95, 265)), ("tg119_c_shape", tuple(range(0, 360, 40)))],

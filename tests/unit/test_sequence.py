@@ -165,6 +165,19 @@ def test_the_plan_gives_every_segment_its_mu_and_begins_with_the_strongest():
         assert mu[0] == pytest.approx(max(own))
 
 
+def test_segments_with_one_aperture_are_one_segment_with_the_mu_of_all():
+    # mutant: each by itself, which reads as lost control points; mutant: the MU of the second lost
+    machine = example_machine()
+    beamlets = round_field(machine, n_beams=1)
+    found = segments_for(beamlets, smooth_fluence(beamlets, 3), machine, 2)
+    shape = found.shapes[0]
+    twins = replace(found, shapes=(shape, *found.shapes, shape), mu=np.array([3.0, 5.0, 7.0, 11.0]))
+    (beam,) = plan_of(twins, 30).beams
+    assert sorted(mu for _, mu in static_segments(beam)) == pytest.approx([7.0, 19.0])
+    (beam,) = plan_of(replace(found, shapes=(shape, shape), mu=np.array([3.0, 5.0])), 30).beams
+    assert len(beam.control_points) == 2 and beam.mu == pytest.approx(8.0)
+
+
 def test_the_next_segment_is_the_one_that_the_leaves_reach_first():
     # mutant: argmax
     machine = example_machine()
