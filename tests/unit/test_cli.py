@@ -148,6 +148,14 @@ def test_the_order_names_the_model_that_contours(engine, inputs, tmp_path: Path,
     assert inline.jobs[0].order.model_id == model_id
 
 
+@pytest.mark.parametrize("options", [(), ("--technique", "vmat")], ids=" ".join)
+def test_the_order_names_the_technique(engine, inputs, tmp_path: Path, options):
+    # mutant: the option read and forgotten
+    inline = engine(MET)
+    assert run(["plan", *inputs, "-o", str(tmp_path / "out"), *options]) == 0
+    assert inline.jobs[0].order.technique == (options[1] if options else None)
+
+
 def test_a_plan_without_structures_is_an_order_that_the_engine_answers(engine, inputs, tmp_path: Path):
     # The door lets it in: the case is rejected with SS_MISSING and a verdict, as other bad input is.
     inline = engine(MET)
@@ -244,6 +252,7 @@ def test_output_inside_the_ct_folder_is_refused(engine, inputs, tmp_path: Path):
         ["plan", "no such folder"],
         ["nonsense"],
         ["plan", "--device", "quantum"],
+        ["plan", "--technique", "tomotherapy"],
         ["protocols", "show"],
         ["protocols", "show", "no_such_protocol"],
         ["machines", "show", "no_such_machine"],

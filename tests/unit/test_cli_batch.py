@@ -106,6 +106,22 @@ def test_a_row_may_name_its_own_model(folder: Path, monkeypatch):
     assert seen[3:] == [None, "own_model", None]
 
 
+@pytest.mark.parametrize("options", [(), ("--technique", "imrt")], ids=" ".join)
+def test_all_rows_are_planned_by_the_technique_asked_for(folder: Path, monkeypatch, options):
+    # mutant: the option read and forgotten
+    seen = []
+
+    def plan(order, out_dir, *, progress):
+        seen.append(order.technique)
+        (out_dir / "RTPLAN.dcm").write_text("plan")
+        return CaseOutcome("goals_met", "PLANNED", "fine", goals_met=1, goals_total=1)
+
+    monkeypatch.setattr(InlineCluster, "plan", staticmethod(plan))
+    (folder / "manifest.csv").write_text(HEADER.strip() + "\ngood,RS.dcm,p,m\ngood,RS.dcm,p,m\n")
+    assert run(["batch", str(folder / "manifest.csv"), "-o", str(folder / "out"), *options]) == 0
+    assert seen == [options[1] if options else None] * 2
+
+
 def test_table_and_json_agree(folder: Path):
     _, records = batch(folder, ["good,RS.dcm,p,m", "gap,RS.dcm,p,m"])
     with (folder / "out" / "outcomes.csv").open(newline="") as stream:
