@@ -32,7 +32,7 @@ BEAM_SPACING_DEG = 12.0  # of the angles that have beamlets
 INTERVALS_PER_BEAM = 3  # that are optimised by the beamlets of one angle, each with its own aperture
 FLUENCE_ROUNDS = (30, 30)  # iterations between two measurements of the full dose
 # Steps of each round of apertures, and whether it begins with a measurement on the grid that is judged.
-APERTURE_ROUNDS = ((60, False), (60, False), (60, True), (60, True))
+APERTURE_ROUNDS = ((60, False), (60, False), (50, True), (30, True))
 
 
 def arcs_of(
