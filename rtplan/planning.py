@@ -125,15 +125,32 @@ def ideal_fluence(
 
 def for_apertures(problem: Problem, fluence: FluencePlan) -> Problem:
     """The problem for apertures: what the ideal fluence kept is worth `INSISTENCE` times its price, for apertures may only
-    cost what they must; what all its price could not bring near its level is let go at what the fluence reached, once, for
-    apertures are further from it before they have moved than after; and smoothness has done its work."""
-    dose = problem.dose_gy(problem.image(fluence.weights_mu))
-    reached = [within_reach(w, p, dose) for w, p in zip(problem.wishes, problem.prices, strict=True)]
+    cost what they must; what it could not keep is let go; and smoothness has done its work."""
+    insistent = _reachable(problem, fluence.weights_mu, above=-1)
     wishes = tuple(
         replace(new, price_cap=INSISTENCE * new.price_cap) if new is old else new
-        for new, old in zip(reached, problem.wishes, strict=True)
+        for new, old in zip(insistent.wishes, problem.wishes, strict=True)
     )
     return replace(problem, wishes=wishes, smoothness=None)
+
+
+def _reachable(problem: Problem, beamlet_mu: Floats, *, above: int) -> Problem:
+    """The problem with what all its price could not bring near its level let go, at what was reached: of the wishes whose
+    priority number is above `above`."""
+    dose = problem.dose_gy(problem.image(beamlet_mu))
+    wishes = tuple(
+        within_reach(w, p, dose) if w.goal.priority > above else w
+        for w, p in zip(problem.wishes, problem.prices, strict=True)
+    )
+    return replace(problem, wishes=wishes)
+
+
+def relieved(problem: Problem, beamlet_mu: Floats) -> Problem:
+    """The problem without what is out of reach and stands below a goal that is missed: chasing it may be why. Where nothing
+    above it is missed it is chased on."""
+    dose = problem.dose_gy(problem.image(beamlet_mu))
+    missed = [w.goal.priority for w in problem.wishes if w.missed_gy(dose) > ROOM_GY]
+    return _reachable(problem, beamlet_mu, above=min(missed)) if missed else problem
 
 
 def certificates(
@@ -187,6 +204,8 @@ def deliverable(
             problem = replace(problem, offset_gy=model.residual_gy(full, segments.fluence()))
         least_mu = 0.0 if adding else LEAST_MU_MARGIN * machine.min_segment_mu
         segments, problem = optimise_apertures(problem, segments, steps=steps, least_mu=least_mu, progress=heard)
+        if part:
+            problem = relieved(problem, segments.fluence())
         if adding:
             segments = segments.keeping(segments.mu > machine.min_segment_mu / 2)
             segments = with_new_segments(problem, segments, budget * len(segments.fields), machine.min_segment_mu)

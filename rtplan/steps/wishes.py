@@ -97,6 +97,11 @@ class Wish:
             case "tail":
                 return tail_border_gy(dose, self.share, self.exempt / EXEMPT, upper=self.upper)
 
+    def missed_gy(self, dose_gy: Floats) -> float:
+        """How far the goal's value lies beyond the level, Gy; negative inside."""
+        value = self.value_gy(dose_gy)
+        return value - self.level_gy if self.upper else self.level_gy - value
+
     def beyond_gy(self, dose_gy: Floats) -> Floats:
         """How far beyond the level, in Gy: (1,) for means, (n,) for a tail; positive is too far."""
         dose = self.at_points(dose_gy)
@@ -210,8 +215,7 @@ def spent(wish: Wish, price: Price) -> float:
 def within_reach(wish: Wish, price: Price, dose_gy: Floats) -> Wish:
     """The wish itself, or where all its price could not bring it near its level, one for what it has reached: whoever
     goes on chasing what is out of reach only hurts the others."""
-    value = wish.value_gy(dose_gy)
-    beyond = value - wish.level_gy if wish.upper else wish.level_gy - value
+    beyond = wish.missed_gy(dose_gy)
     if beyond <= OUT_OF_REACH_GY or spent(wish, price) < NEARLY_ALL:
         return wish
     slip = beyond + SLIP * abs(wish.level_gy)
