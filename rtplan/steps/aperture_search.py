@@ -24,6 +24,9 @@ T = TypeVar("T")
 REPRICE_EVERY = 10  # steps between changes of prices
 MEMORY = 12  # pairs of L-BFGS
 FIRST_STEP_MM, FIRST_STEP_MU = 2.0, 0.2  # of a tip; of the mean MU
+MU_COST = 0.004  # Gy² for each MU of a fraction
+ROUGHNESS_COST = 2e-5  # Gy² for each MU and mm by which a tip stands off its neighbour's, summed over the tips
+SOFT_MM = 2.0  # steps between neighbours that count as even
 
 
 @dataclass(frozen=True, slots=True, eq=False)

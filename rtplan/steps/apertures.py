@@ -66,15 +66,10 @@ def beamlet_field(beamlets: Beamlets, beam_index: int, machine: Machine) -> Beam
     mine = np.flatnonzero(beamlets.beam_index == beam_index)
     if not mine.size:
         return None
-    x1, x2, pair = beamlets.x1_mm[mine], beamlets.x2_mm[mine], beamlets.leaf_pair[mine].astype(np.int64)
-    width = float(np.median(x2 - x1))
-    column = np.rint((x1 - x1.min()) / width).astype(np.int64)
-    edges = x1.min() + width * np.arange(int(column.max()) + 2)
-    if not (np.allclose(edges[column], x1, atol=1e-6) and np.allclose(edges[column + 1], x2, atol=1e-6)):
-        raise ValueError(f"beamlets of beam {beam_index} do not lie on a regular grid along X")
+    column, edges = raster(beamlets, mine, machine)
+    pair = beamlets.leaf_pair[mine].astype(np.int64)
     first, last = int(pair.min()), int(pair.max())
     bounds = machine.mlc.leaf_boundaries_mm
-    _refuse_too_wide(beamlets.beams[beam_index].name, (edges[0], edges[-1], bounds[first], bounds[last + 1]), machine)
     present = np.zeros((last - first + 1, len(edges) - 1), dtype=bool)
     present[pair - first, column] = True
     return BeamletField(
@@ -87,6 +82,23 @@ def beamlet_field(beamlets: Beamlets, beam_index: int, machine: Machine) -> Beam
         np.diff(bounds[first : last + 2]),
         _openable(present, edges, machine.mlc),
     )
+
+
+def raster(beamlets: Beamlets, mine: Ints, machine: Machine) -> tuple[Ints, Floats]:
+    """Columns (n,) of the beamlets `mine` along the leaves' travel, and the columns' edges in mm.
+
+    Raises ValueError for beamlets off a regular grid, PlanningFailed TARGET_TOO_WIDE beyond leaves or jaws.
+    """
+    x1, x2, pair = beamlets.x1_mm[mine], beamlets.x2_mm[mine], beamlets.leaf_pair[mine]
+    name = beamlets.beams[int(beamlets.beam_index[mine[0]])].name
+    width = float(np.median(x2 - x1))
+    column = np.rint((x1 - x1.min()) / width).astype(np.int64)
+    edges = x1.min() + width * np.arange(int(column.max()) + 2)
+    if not (np.allclose(edges[column], x1, atol=1e-6) and np.allclose(edges[column + 1], x2, atol=1e-6)):
+        raise ValueError(f"beamlets of {name} do not lie on a regular grid along X")
+    bounds = machine.mlc.leaf_boundaries_mm
+    _refuse_too_wide(name, (edges[0], edges[-1], bounds[int(pair.min())], bounds[int(pair.max()) + 1]), machine)
+    return column, edges
 
 
 def best_shape(benefit: Floats, field: BeamletField, machine: Machine) -> Shape | None:

@@ -20,7 +20,7 @@ from rtplan.domain.machine import ArcLimits, Machine
 from rtplan.domain.plan import Aperture, ControlPoint, DeliverablePlan, PlanBeam, arc_beam
 from rtplan.domain.progress import Progress, silent
 from rtplan.errors import PlanningFailed
-from rtplan.steps.aperture_search import ApertureSearch
+from rtplan.steps.aperture_search import MU_COST, ROUGHNESS_COST, SOFT_MM, ApertureSearch
 from rtplan.steps.arc_tips import (
     ArcField,
     ArcTips,
@@ -41,9 +41,6 @@ from rtplan.steps.transmission import interpolated
 
 Floats = NDArray[np.float64]
 
-MU_COST = 0.004  # Gy² for each MU of a fraction, as for fixed segments
-ROUGHNESS_COST = 2e-5  # Gy² for each MU and mm by which a tip stands off its neighbour's
-SOFT_MM = 2.0  # steps between neighbours that count as even
 BEYOND = 0.9  # quantile of the beamlets' pull that opening where there are no beamlets costs
 
 

@@ -18,6 +18,7 @@ from rtplan.domain.machine import Machine
 from rtplan.domain.openings import POSITION_TOLERANCE_MM
 from rtplan.domain.prescription import Arc
 from rtplan.errors import PlanningFailed
+from rtplan.steps.apertures import raster
 from rtplan.steps.place_beams import ArcBeams
 
 Floats = NDArray[np.float64]
@@ -84,15 +85,11 @@ class Motion:
 
 
 def arc_field(beamlets: Beamlets, arc: ArcBeams, first_beam: int, machine: Machine) -> ArcField:
-    """The raster of one arc whose beams are those from `first_beam` on. Raises ValueError for irregular beamlets."""
+    """The raster of one arc whose beams are those from `first_beam` on. Raises as `raster` does."""
     n = len(arc.middles)
     mine = np.flatnonzero((beamlets.beam_index >= first_beam) & (beamlets.beam_index < first_beam + n))
-    x1, x2, pair = beamlets.x1_mm[mine], beamlets.x2_mm[mine], beamlets.leaf_pair[mine].astype(np.int64)
-    width = float(np.median(x2 - x1))
-    column = np.rint((x1 - x1.min()) / width).astype(np.int64)
-    edges = x1.min() + width * np.arange(int(column.max()) + 2)
-    if not (np.allclose(edges[column], x1, atol=1e-6) and np.allclose(edges[column + 1], x2, atol=1e-6)):
-        raise ValueError(f"beamlets of {arc.start.name} do not lie on a regular grid along X")
+    column, edges = raster(beamlets, mine, machine)
+    pair = beamlets.leaf_pair[mine].astype(np.int64)
     first, last = int(pair.min()), int(pair.max())
     beamlet = np.full((n, last - first + 1, len(edges) - 1), -1, dtype=np.int64)
     beamlet[beamlets.beam_index[mine] - first_beam, pair - first, column] = mine

@@ -18,17 +18,13 @@ from rtplan.domain.influence import Beamlets
 from rtplan.domain.machine import Machine
 from rtplan.domain.progress import Progress, silent
 from rtplan.errors import PlanningFailed
-from rtplan.steps.aperture_search import ApertureSearch
+from rtplan.steps.aperture_search import MU_COST, ROUGHNESS_COST, SOFT_MM, ApertureSearch
 from rtplan.steps.apertures import BeamletField, Shape
 from rtplan.steps.closed_leaves import placed_shape
 from rtplan.steps.optimise import Problem
 from rtplan.steps.tips import Tips, first_tips, legal_tips, roughness
 
 Floats = NDArray[np.float64]
-
-MU_COST = 0.004  # Gy² for each MU of a fraction
-ROUGHNESS_COST = 2e-5  # Gy² for each MU and mm by which a tip stands off its neighbour's, summed over the tips
-SOFT_MM = 2.0  # steps between neighbours that count as even
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,10 +18,8 @@ from rtplan.domain.influence import Beamlets, FluencePlan
 from rtplan.errors import PlanningFailed
 from rtplan.library.machines import load_machine
 from rtplan.registry import shelf
+from rtplan.steps.aperture_search import MU_COST, ROUGHNESS_COST, SOFT_MM
 from rtplan.steps.direct_aperture import (
-    MU_COST,
-    ROUGHNESS_COST,
-    SOFT_MM,
     _Search,
     _Setting,
     optimise_apertures,
