@@ -179,8 +179,9 @@ def opened(tips: ArcTips, field: ArcField, motion: Motion) -> ArcTips:
         widest = int((x2[i] - x1[i]).argmax())
         rows = np.argsort(np.abs(np.arange(x1.shape[1]) - widest), kind="stable")
         centre = np.clip((x1[i, widest] + x2[i, widest]) / 2, motion.x2_mm[0], motion.x1_mm[1])
-        for row in rows:
-            half = (field.x_edges_mm[1] - field.x_edges_mm[0] + motion.gap_mm) / 2
+        # A column wide row by row; where that is not enough, wider.
+        for columns, row in ((n, r) for n in range(1, len(field.x_edges_mm)) for r in rows):
+            half = (columns * (field.x_edges_mm[1] - field.x_edges_mm[0]) + motion.gap_mm) / 2
             x1[i, row] = max(min(x1[i, row], centre - half), motion.x1_mm[0])
             x2[i, row] = min(max(x2[i, row], centre + half), motion.x2_mm[1])
             width = np.maximum(x2[i] - x1[i] - motion.gap_mm, 0.0)

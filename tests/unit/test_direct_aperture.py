@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from half_moon import FRACTIONS, problem_on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,6 @@ from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.influence import Beamlets, FluencePlan
 from rtplan.errors import PlanningFailed
 from rtplan.library.machines import load_machine
-from rtplan.registry import shelf
 from rtplan.steps.aperture_search import MU_COST, ROUGHNESS_COST, SOFT_MM
 from rtplan.steps.direct_aperture import (
     _Search,
@@ -26,14 +26,11 @@ from rtplan.steps.direct_aperture import (
     with_new_segments,
 )
 from rtplan.steps.fluence import plan_fluence
-from rtplan.steps.optimise import Problem, Term
 from rtplan.steps.sequence import first_segments, plan_of
 from rtplan.steps.tips import first_tips, roughness
 from rtplan.steps.wishes import Wish, first_prices
 
-SHELF = shelf("rtplan.objectives")
 DOSE_CHECKS = {"DOSE_IMPLAUSIBLE", "DOSE_GRID", "DOSE_SUM"}
-FRACTIONS = 30
 
 
 def field_of(machine, half_mm=(30.0, 30.0), n_beams=2):
@@ -48,39 +45,6 @@ def field_of(machine, half_mm=(30.0, 30.0), n_beams=2):
     table = np.array(cells)
     beams = tuple(Beam(f"B{i}", 60.0 * i, 0.0, 0.0, (0.0, 0.0, 0.0), 1000.0) for i in range(n_beams))
     return Beamlets(beams, table[:, 0], table[:, 1], *table[:, 2:].T)
-
-
-class Blur:
-    """Dose in voxels of a plane, each beamlet smeared by 6 mm; beams seen at their angle, so that they differ."""
-
-    def __init__(self, beamlets, seed=0):
-        self.beamlets = beamlets
-        x, y = (beamlets.x1_mm + beamlets.x2_mm) / 2, (beamlets.y1_mm + beamlets.y2_mm) / 2
-        turn = np.deg2rad([beamlets.beams[i].gantry_angle_deg for i in beamlets.beam_index.astype(int)])
-        centre = np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=1)
-        self.voxels = np.random.default_rng(seed).uniform(-35, 35, (300, 2))
-        distance2 = ((self.voxels[:, None] - centre[None]) ** 2).sum(axis=2)
-        self.matrix = np.exp(-distance2 / (2 * 6.0**2)) / 150
-
-    def apply(self, weights_mu):
-        return self.matrix @ weights_mu
-
-    def adjoint(self, dose_gradient):
-        return self.matrix.T @ dose_gradient
-
-
-def problem_on(beamlets, seed=0):
-    """60 Gy in a half moon, the rest of the plane below 20 Gy."""
-    operator = Blur(beamlets, seed)
-    x, y = operator.voxels.T
-    moon = (np.hypot(x, y) < 25) & (np.hypot(x - 14, y) > 14)
-    target, rest = np.flatnonzero(moon), np.flatnonzero(~moon)
-    terms = (
-        Term("PTV", SHELF["underdose"](dose_gy=60.0), 10.0, target, np.ones(len(target))),
-        Term("PTV", SHELF["overdose"](dose_gy=63.0), 10.0, target, np.ones(len(target))),
-        Term("Rest", SHELF["overdose"](dose_gy=20.0), 1.0, rest, np.ones(len(rest))),
-    )
-    return Problem(operator, terms, FRACTIONS, np.full(len(beamlets), 1000.0))
 
 
 def fluence_for(beamlets, seed):
