@@ -20,6 +20,7 @@ from rtplan.planning import (
     measured_levels,
     plan_segments,
     plan_with_mu,
+    relieved,
     with_least_mu,
 )
 from rtplan.registry import shelf
@@ -125,3 +126,19 @@ def test_apertures_insist_on_what_the_fluence_kept_and_let_the_rest_go():
     assert after.wishes[0].level_gy == wishes[0].level_gy
     assert after.wishes[1].price_cap == wishes[1].price_cap
     assert after.wishes[1].level_gy >= 45.0
+
+
+@pytest.mark.parametrize(("above_gy", "let_go"), [(29.0, False), (31.0, True)])
+def test_what_is_out_of_reach_is_let_go_only_below_a_missed_goal(above_gy, let_go):
+    """A target's goal is kept or missed above an organ out of reach. mutants: always let go; never; the target's own goal let
+    go as well"""
+    sets = {"Target": (np.array([0]), np.ones(1)), "Organ": (np.array([1]), np.ones(1))}
+    target, organ = wishes_of(("Target", "Mean[Gy]", "<=", 30.0), ("Organ", "Mean[Gy]", "<=", 30.0), sets=sets)
+    wishes = (replace(target, goal=replace(target.goal, priority=1)), organ)
+    prices = tuple(Price(np.array([w.price_cap]), np.zeros(1, dtype=bool), 6.0) for w in wishes)
+    term = Term("x", shelf("rtplan.objectives")["overdose"](dose_gy=1.0), 1.0, np.array([0]), np.ones(1))
+    operator = SimpleNamespace(apply=lambda w: w)
+    problem = Problem(operator, (term,), 1, np.full(2, 99.0), wishes=wishes, prices=prices)
+    after = relieved(problem, np.array([above_gy, 45.0]))
+    assert after.wishes[0].level_gy == wishes[0].level_gy
+    assert (after.wishes[1].level_gy > 45.0) == let_go
