@@ -130,8 +130,8 @@ def test_apertures_insist_on_what_the_fluence_kept_and_let_the_rest_go():
 
 @pytest.mark.parametrize(("above_gy", "let_go"), [(29.0, False), (31.0, True)])
 def test_what_is_out_of_reach_is_let_go_only_below_a_missed_goal(above_gy, let_go):
-    """A target's goal is kept or missed above an organ out of reach. mutants: always let go; never; the target's own goal let
-    go as well"""
+    """A target's goal is kept or missed above an organ out of reach. mutants: always let go; never; the
+    target's own goal let go as well"""
     sets = {"Target": (np.array([0]), np.ones(1)), "Organ": (np.array([1]), np.ones(1))}
     target, organ = wishes_of(("Target", "Mean[Gy]", "<=", 30.0), ("Organ", "Mean[Gy]", "<=", 30.0), sets=sets)
     wishes = (replace(target, goal=replace(target.goal, priority=1)), organ)
