@@ -120,6 +120,35 @@ def columns_of(rows: Sequence[NDArray[np.int64]], values: Sequence[NDArray[np.fl
     )
 
 
+def only_rows(columns: Columns, wanted: NDArray[np.bool_]) -> Columns:
+    """The columns without the entries of rows that are not `wanted` (n_rows,); rows keep their numbers."""
+    step = max(1, len(columns.scale) // 64)
+    return joined(
+        _only_rows(columns, wanted, first, min(first + step, len(columns.scale)))
+        for first in range(0, len(columns.scale), step)
+    )
+
+
+def _only_rows(columns: Columns, wanted: NDArray[np.bool_], first: int, last: int) -> Columns:
+    """`only_rows` of the columns `first` to `last`."""
+    runs = slice(columns.run_start[first], columns.run_start[last])
+    levels = slice(columns.level_start[first], columns.level_start[last])
+    length = columns.run_length[runs].astype(np.int64)
+    run = np.repeat(np.arange(len(length)), length)
+    row = columns.run_row[runs][run] + np.arange(len(run)) - (np.cumsum(length) - length)[run]
+    kept = np.flatnonzero(wanted[row])
+    run, row = run[kept], row[kept]
+    begins = np.flatnonzero(np.concatenate([[True], (np.diff(run) != 0) | (np.diff(row) != 1)])) if len(kept) else kept
+    return Columns(
+        np.searchsorted(run[begins], columns.run_start[first : last + 1] - columns.run_start[first]),
+        np.searchsorted(kept, columns.level_start[first : last + 1] - columns.level_start[first]),
+        row[begins].astype(np.int32),
+        np.diff(np.append(begins, len(kept))).astype(np.uint16),
+        columns.level[levels][kept],
+        columns.scale[first:last],
+    )
+
+
 def joined(parts: Iterable[Columns]) -> Columns:
     """All parts' columns in order. Each part is taken once and may then be freed: there are never two whole copies."""
     updates = 0

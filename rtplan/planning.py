@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rtplan.domain.beams import FluenceMap
 from rtplan.domain.dose import Dose, dose_at_index, dose_in_mask
-from rtplan.domain.goals import Certificate, evaluate_metric
+from rtplan.domain.goals import Certificate, Goal, evaluate_metric
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets, FluencePlan, InfluenceOperator
 from rtplan.domain.machine import Machine
@@ -28,7 +28,7 @@ from rtplan.domain.structures import StructureSet
 from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
 from rtplan.steps.arc_apertures import raised_arcs
-from rtplan.steps.certificate import certified
+from rtplan.steps.certificate import Question, certified
 from rtplan.steps.direct_aperture import optimise_apertures, with_new_segments
 from rtplan.steps.final_dose import LEAST_MU_MARGIN
 from rtplan.steps.fluence import plan_fluence
@@ -156,17 +156,29 @@ def relieved(problem: Problem, beamlet_mu: Floats) -> Problem:
 def certificates(
     model: PlanningModel, problem: Problem, fluence: FluencePlan, dose: Dose, progress: Progress
 ) -> tuple[Certificate, ...]:
-    """What means of organs provably cannot be below with the plan's coverage and beams; never above what the plan has.
+    """What goals' metrics provably cannot be with the plan's coverage and beams; never better than what the plan has, and of
+    goals that it misses which other goal excludes them.
 
     `problem` and `fluence` are the ideal ones, `dose` the final one.
     """
-    grid, structures = model.structures.grid, model.structures
-    found = []
-    for c in certified(problem, fluence.weights_mu, dose_in_voxels(model, dose), progress):
-        voxels = dose_in_mask(dose, structures[c.goal.structure].mask, grid)
-        value = evaluate_metric(c.goal.metric, voxels, grid.voxel_cc, model.prescription.prescribed_gy(c.goal.structure))
-        found.append(replace(c, bound_gy=min(c.bound_gy, value)))
-    return tuple(found)
+    grid, prescription = model.structures.grid, model.prescription
+
+    def value(goal: Goal) -> float:
+        voxels = dose_in_mask(dose, model.structures[goal.structure].mask, grid)
+        return evaluate_metric(goal.metric, voxels, grid.voxel_cc, prescription.prescribed_gy(goal.structure))
+
+    values = {wish.goal: value(wish.goal) for wish in problem.wishes}
+    missed = frozenset(goal for goal, found in values.items() if not goal.met_by(found))
+    looked_at = np.zeros(len(model.operator.voxel_index), dtype=bool)
+    for wish in problem.wishes:
+        looked_at[wish.rows] = True
+    light = replace(problem, operator=model.operator.only(looked_at))
+    doses = (problem.dose_gy(problem.image(fluence.weights_mu)), dose_in_voxels(model, dose))
+    question = Question(light, fluence.weights_mu, doses, prescription, model.samples)
+    return tuple(
+        replace(c, bound=(min if c.goal.sense == "<=" else max)(c.bound, values[c.goal]))
+        for c in certified(question, missed, progress)
+    )
 
 
 def as_part(progress: Progress, part: int, parts: int) -> Progress:

@@ -120,12 +120,22 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
-    """A value in Gy that a goal's metric provably cannot be below, whatever these beams' fluence, as long as every goal of a
-    higher priority keeps what it has."""
+class Conflict:
+    """A goal that excludes another one: with it alone at its limit, the other's metric provably stays beyond `bound`."""
 
     goal: Goal
-    bound_gy: float
+    bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a goal's metric provably cannot be below (limits from above) or above, in its unit, whatever these beams'
+    fluence, as long as targets keep their coverage, goals of a higher priority what they have, and no point of the structure
+    gets hotter than its hottest is."""
+
+    goal: Goal
+    bound: float
+    conflict: Conflict | None = None
 
 
 @dataclass(frozen=True, slots=True)

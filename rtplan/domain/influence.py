@@ -67,6 +67,10 @@ class InfluenceOperator(Protocol):
         """(n_voxels,) to (n_beamlets,)."""
         ...
 
+    def only(self, rows: NDArray[np.bool_]) -> InfluenceOperator:
+        """The operator whose dose is nothing but in `rows` (n_voxels,): less work for those who look at these alone."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FluencePlan:

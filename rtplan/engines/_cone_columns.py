@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.column_data import BeamletSources, Columns, ConeKernels, ConeLines, cone_lines, joined
+from kernels.column_data import BeamletSources, Columns, ConeKernels, ConeLines, cone_lines, joined, only_rows
 from kernels.cones import N_TERMS, cone_kernels, tilt_terms
 from kernels.contract import Backend, BeamTables, fluence_table
 from kernels.directions import direction_set
@@ -70,6 +70,10 @@ class ColumnInfluence:
         out = np.empty(len(self.beamlets), np.float32)
         out[self.beamlet_of] = self.backend.adjoint_columns(self.columns, gradient)
         return out
+
+    def only(self, rows: NDArray[np.bool_]) -> ColumnInfluence:
+        """The operator whose dose is nothing but in `rows` (n_voxels,)."""
+        return replace(self, columns=only_rows(self.columns, rows))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,102 +1,150 @@
-"""What could have been reached: a proven lower bound on an organ's mean, for this coverage and these beams.
+"""What could have been reached: a proven bound on each goal's metric, and which pairs of goals exclude each other.
 
-The organ's dose is minimised alone, while every goal of a higher priority keeps what it has: points that keep their dose now
-go on keeping it, means that are too high rise no further. That problem is convex, the plan's ideal fluence is feasible in
-it, and any prices of its conditions give a bound by duality, however far the solver has come (`rtplan.steps.solver`). A
-bound is therefore never above what the ideal fluence reached.
+A bound holds for these beams while every target keeps its coverage, every goal of a higher priority keeps what it has, and
+no point of the structure itself gets hotter than its hottest is: points that keep a dose now go on keeping it, means that
+are too high rise no further. It rests on a weighted mean (`rtplan.steps.proven_means`). What a dose-volume metric can be
+follows: where a mean is at least B, a share of the volume that weighs W carries at most W times the hottest H, and the rest
+reaches (B - W H) / (1 - W) somewhere.
+
+Of a goal that is missed it is asked in the same way what one other goal alone, at its limit, leaves possible.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rtplan.domain.goals import Certificate
+from rtplan.domain.goals import Certificate, Conflict, Goal
+from rtplan.domain.prescription import Prescription
 from rtplan.domain.progress import Progress, silent
-from rtplan.registry import shelf
-from rtplan.steps.optimise import Problem, Term, inverse_curvature
-from rtplan.steps.solver import BoxFunction, minimise
-from rtplan.steps.wishes import Price, Wish
+from rtplan.steps.optimise import Problem
+from rtplan.steps.proven_means import Condition, ProvenMean, kept, limit_kept, no_hotter, proven_mean
+from rtplan.steps.samples import Samples
+from rtplan.steps.wishes import Price, Wish, dose_and_volume
 
 Floats = NDArray[np.float64]
-
-ITERATIONS = 40
-WORTH = 30.0  # Gy² of objective for a Gy less: about what plans pay, so that their prices fit
-SLOW = 0.33  # rise of prices over that of the plan
-PRICE_ROOM = 10.0  # cap of the conditions' prices over those of the plan: an elastic condition proves less than a firm one
+Bargain = tuple[Wish, Price]
+PAIRS = 3  # opponents of a missed goal that are looked at, those of the highest price first
 
 
-def certified(
-    problem: Problem, weights_mu: Floats, final_gy: Floats, progress: Progress = silent
-) -> tuple[Certificate, ...]:
-    """A certificate for every goal on an upper limit of a mean, or of a generalised mean, which is never below the mean.
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """What certificates are made from: the ideal fluence's problem with its prices and residual, that fluence (n_beamlets,),
+    its dose and the final one (n_voxels,), and what volumes and prescriptions metrics refer to."""
 
-    `problem` is the ideal fluence's, with its prices and residual; `weights_mu` (n_beamlets,) that fluence; `final_gy`
-    (n_voxels,) the dose of the plan that came of it. What either does not keep is no condition.
-    """
-    ideal_gy = problem.dose_gy(problem.image(weights_mu))
-    means = [wish for wish in problem.wishes if wish.kind != "tail" and wish.upper]
+    problem: Problem
+    weights_mu: Floats
+    doses_gy: tuple[Floats, Floats]
+    prescription: Prescription
+    samples: Mapping[str, Samples]
+
+    @property
+    def bargains(self) -> list[Bargain]:
+        """Every wish with its price."""
+        return list(zip(self.problem.wishes, self.problem.prices, strict=True))
+
+    def metric_bound(self, wish: Wish, proven: ProvenMean) -> float:
+        """What a proven mean says of the wish's metric, in the metric's unit."""
+        if wish.kind != "tail":
+            return proven.mean_gy
+        goal, volume_cc = wish.goal, self.samples[wish.goal.structure].volume_cc
+        dose_gy, volume = dose_and_volume(goal, volume_cc, self.prescription.prescribed_gy(goal.structure))
+        if goal.metric.unit == "Gy":
+            return dose_bound_gy(proven, wish.share, volume)
+        return volume_bound(proven, wish.share, dose_gy) * (volume_cc if goal.metric.unit == "cc" else 100.0)
+
+
+def certified(question: Question, missed: frozenset[Goal], progress: Progress = silent) -> tuple[Certificate, ...]:
+    """A certificate for every goal; of a goal that is `missed` also what excludes it, where one other goal alone does."""
+    proofs: dict[tuple[str, str, bool, int], ProvenMean] = {}
     found: list[Certificate] = []
-    for wish in means:
-        progress("certify", len(found) / len(means), wish.label)
-        found.append(Certificate(wish.goal, _bound_gy(problem, weights_mu, wish, (ideal_gy, final_gy))))
+    for bargain in question.bargains:
+        wish = bargain[0]
+        progress("certify", len(found) / len(question.problem.wishes), wish.label)
+        # Goals of one structure, side and priority share one proof.
+        asked = (wish.goal.structure, wish.kind, wish.upper, wish.goal.priority)
+        if asked not in proofs:
+            proofs[asked] = _proof(question, bargain)
+        bound = question.metric_bound(wish, proofs[asked])
+        conflict = None
+        if wish.goal in missed:
+            # What is kept besides all else allows more alone; what the plan misses was no condition yet.
+            opponents = missed if wish.goal.met_by(bound) else frozenset(w.goal for w in question.problem.wishes)
+            conflict = _conflict(question, bargain, proofs[asked], opponents)
+        found.append(Certificate(wish.goal, bound, conflict))
     return tuple(found)
 
 
-def _bound_gy(problem: Problem, weights_mu: Floats, wish: Wish, doses_gy: tuple[Floats, Floats]) -> float:
-    kept = [
-        _condition(other, price, doses_gy)
-        for other, price in zip(problem.wishes, problem.prices, strict=True)
-        if other.goal.priority < wish.goal.priority
-    ]
-    weight = WORTH / (2.0 * max(float(wish.share @ wish.at_points(doses_gy[0])), 1.0))
-    alone = replace(
-        problem,
-        terms=(_squared_mean(wish, weight),),
-        smoothness=None,
-        wishes=tuple(w for w, _ in kept),
-        prices=tuple(p for _, p in kept),
+def _proof(question: Question, bargain: Bargain) -> ProvenMean:
+    conditions = kept([b for b in question.bargains if _stands_above(b[0], bargain[0])], question.doses_gy)
+    return _under(question, bargain, conditions, None)
+
+
+def _stands_above(other: Wish, wish: Wish) -> bool:
+    """Whether a goal keeps what it has while the wish's is driven: a higher priority, or the coverage of a target."""
+    return other.goal.priority < wish.goal.priority or (wish.upper and not other.upper)
+
+
+def _under(question: Question, bargain: Bargain, conditions: tuple[Condition, ...], weight: Floats | None) -> ProvenMean:
+    wish = bargain[0]
+    hottest_gy = max(float(wish.at_points(dose).max()) for dose in question.doses_gy)
+    if wish.kind == "tail" or not wish.upper:
+        conditions = (*conditions, no_hotter(wish, hottest_gy))
+    return proven_mean(question.problem, question.weights_mu, bargain, conditions, hottest_gy, weight)
+
+
+def _conflict(question: Question, bargain: Bargain, proven: ProvenMean, opponents: frozenset[Goal]) -> Conflict | None:
+    """The first opponent on the other side, by what its wish has spent, that at its limit alone rules the goal out."""
+    wish = bargain[0]
+    asked = [(w, p) for w, p in question.bargains if w.upper != wish.upper and w.goal in opponents and p.amount.any()]
+    asked.sort(key=lambda other: -float(other[0].weight() @ other[1].amount))
+    for other, price in asked[:PAIRS]:
+        bound = question.metric_bound(wish, _under(question, bargain, (_at_limit(question, other, price),), proven.weight))
+        if not wish.goal.met_by(bound):
+            return Conflict(other.goal, bound)
+    return None
+
+
+def _at_limit(question: Question, wish: Wish, price: Price) -> Condition:
+    """A goal at its limit, no more; the part that a dose-volume goal allows is let off where it lies in the ideal dose."""
+    goal = wish.goal
+    if wish.kind != "tail":
+        return limit_kept(wish, price, goal.limit, np.zeros(0))
+    volume_cc, prescribed_gy = (
+        question.samples[goal.structure].volume_cc,
+        question.prescription.prescribed_gy(goal.structure),
     )
-    solution = minimise(
-        alone,
-        upper=alone.upper_mu,
-        scale=inverse_curvature(alone),
-        start=weights_mu,
-        tolerance=0.01,
-        max_iterations=ITERATIONS,
-        negligible=1e-4,
-        report=lambda iteration, value, gap: None,
-        reprice=_repriced,
-    )
-    return float(np.sqrt(solution.lower_bound / weight))
+    level_gy, volume = dose_and_volume(goal, volume_cc, prescribed_gy)
+    worst_first = np.argsort(-wish.beyond_gy(question.doses_gy[0]), kind="stable")
+    off = np.zeros(len(worst_first), dtype=bool)
+    off[worst_first] = np.cumsum(wish.share[worst_first]) <= (volume if wish.upper else 1.0 - volume) + 1e-9
+    return limit_kept(wish, price, level_gy, off)
 
 
-def _repriced(function: BoxFunction, image: Floats, choosing: bool) -> tuple[BoxFunction, bool]:
-    """New prices. Whoever is let off stays so, for conditions are what they are; and prices stay slow: a bound needs them
-    near their best, not the conditions kept."""
-    problem, changed = cast(Problem, function).repriced(image, False)
-    slow = tuple(replace(p, stiffness=w.stiffness) for w, p in zip(problem.wishes, problem.prices, strict=True))
-    return replace(problem, prices=slow), changed
+def _heaviest(proven: ProvenMean, share: Floats) -> tuple[Floats, Floats]:
+    """Shares of the volume, and the most that such a share can weigh: both from 0 to 1, ascending (n + 1,)."""
+    order = np.argsort(-proven.weight / share, kind="stable")
+    return np.append(0.0, np.cumsum(share[order])), np.append(0.0, np.cumsum(proven.weight[order]))
 
 
-def _condition(wish: Wish, price: Price, doses_gy: tuple[Floats, Floats]) -> tuple[Wish, Price]:
-    """A wish as a condition: what keeps to its level in both doses is to keep to it, the rest is let off or stays."""
-    firm = replace(wish, price_cap=PRICE_ROOM * wish.price_cap, stiffness=SLOW * wish.stiffness)
-    if wish.kind == "tail":
-        lost = np.any([wish.beyond_gy(dose) > 0.0 for dose in doses_gy], axis=0)
-        return firm, Price(np.where(lost, 0.0, price.amount), lost, firm.stiffness)
-    beyond = max(0.0, *(float(wish.beyond_gy(dose)[0]) for dose in doses_gy))
-    relaxed = replace(firm, level_gy=wish.level_gy + (beyond if wish.upper else -beyond))
-    return relaxed, replace(price, stiffness=firm.stiffness)
+def dose_bound_gy(proven: ProvenMean, share: Floats, volume_share: float) -> float:
+    """Of the dose that `volume_share` of the structure gets at least: it is not below (`upper`), or not above, Gy."""
+    volumes, weights = _heaviest(proven, share)
+    let_off = float(np.interp(volume_share if proven.upper else 1.0 - volume_share, volumes, weights))
+    rest = max(1.0 - let_off, 1e-9)
+    if proven.upper:
+        return max((proven.mean_gy - let_off * proven.hottest_gy) / rest, 0.0)
+    return min(proven.mean_gy / rest, proven.hottest_gy)
 
 
-def _squared_mean(wish: Wish, weight: float) -> Term:
-    """The square of the mean of the wish's points. A generalised mean with a >= 1 is never below the mean of the same
-    points; that of the voxels around them would be no bound, for points between voxels are more even than those."""
-    part = wish.share if wish.mixing is None else np.asarray(wish.share @ wish.mixing)
-    inside = part > 0.0
-    objective = shelf("rtplan.objectives")["mean_dose"].from_parameters({"dose_gy": 0.0})
-    return Term(wish.goal.structure, objective, weight, wish.rows[inside], part[inside])
+def volume_bound(proven: ProvenMean, share: Floats, dose_gy: float) -> float:
+    """Of the share of the volume that gets `dose_gy`: it is not below (`upper`), or not above."""
+    volumes, weights = _heaviest(proven, share)
+    if not proven.upper:
+        return 1.0 - float(np.interp(1.0 - proven.mean_gy / dose_gy, weights, volumes))
+    if proven.mean_gy <= dose_gy:
+        return 0.0
+    return float(np.interp((proven.mean_gy - dose_gy) / (proven.hottest_gy - dose_gy), weights, volumes))

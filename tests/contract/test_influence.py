@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kernels.backend import get_backend
-from kernels.column_data import BeamletSources, Columns, ConeKernels, columns_of, cone_lines, joined
+from kernels.column_data import BeamletSources, Columns, ConeKernels, columns_of, cone_lines, joined, only_rows
 from kernels.cones import N_TERMS
 from kernels.contract import BeamGeometry, GridGeometry, Released
 from kernels.directions import direction_set
@@ -95,6 +95,25 @@ def test_joined_parts_are_the_whole():
     w = rng.random(5).astype(np.float32)
     apply = get_backend("reference").apply_columns
     np.testing.assert_array_equal(apply(joined(parts), w, 40), apply(whole, w, 40))
+
+
+@pytest.mark.parametrize("n_columns", [1, 5, 200])
+def test_columns_of_some_rows_are_the_matrix_without_the_others(n_columns):
+    """Nothing of rows that are not wanted, all else as it was; columns and runs may become empty. mutants: runs counted from
+    the whole matrix's first; a run that goes on across a gap"""
+    rng = np.random.default_rng(n_columns)
+    rows = [np.flatnonzero(rng.random(40) < 0.6) for _ in range(n_columns)]
+    rows[0] = rows[0][:0]
+    whole = columns_of(rows, [rng.random(len(r)) + 0.1 for r in rows])
+    w, g = rng.random(n_columns).astype(np.float32), rng.random(40).astype(np.float32)
+    backend = get_backend("reference")
+    for wanted in (rng.random(40) < 0.5, np.zeros(40, bool), np.ones(40, bool)):
+        some = only_rows(whole, wanted)
+        np.testing.assert_array_equal(backend.apply_columns(some, w, 40), wanted * backend.apply_columns(whole, w, 40))
+        expected = backend.adjoint_columns(whole, np.where(wanted, g, 0.0).astype(np.float32))
+        np.testing.assert_allclose(backend.adjoint_columns(some, g), expected, rtol=1e-6)
+        assert len(some.level) == sum(int(wanted[r].sum()) for r in rows)
+        assert some.run_length.min(initial=1) > 0
 
 
 @dataclass(frozen=True)

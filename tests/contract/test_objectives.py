@@ -187,6 +187,7 @@ FOUR = np.array([10.0, 20.0, 30.0, 40.0])
         ("overdose", {"dose_gy": 25.0}, (5**2 + 15**2) / 4),
         ("underdose", {"dose_gy": 25.0}, (15**2 + 5**2) / 4),
         ("mean_dose", {"dose_gy": 15.0}, 10.0**2),
+        ("mean_underdose", {"dose_gy": 32.0}, 7.0**2),
         ("max_dose", {"dose_gy": 25.0, "power": 2.0}, (5**2 + 15**2) / 4),
         ("max_dose", {"dose_gy": 25.0, "power": 4.0}, np.sqrt((5**4 + 15**4) / 4)),
         ("max_dvh", {"dose_gy": 15.0, "volume_percent": 25.0}, (5**2 + 15**2) / 4),  # the 40 Gy voxel is let off

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from small_report import STAGES, report_data
 
-from rtplan.domain.goals import Certificate, Goal, GoalResult, parse_metric
+from rtplan.domain.goals import Certificate, Conflict, Goal, GoalResult, parse_metric
 from rtplan.domain.ledger import Ledger, LedgerRow, StageValue, WorstShift
 from rtplan.domain.prescription import Normalisation
 from rtplan.domain.verdict import Finding
@@ -33,8 +33,9 @@ def row(the_goal: Goal, *values: float, worst: WorstShift | None = None) -> Ledg
     return LedgerRow(the_goal, tuple(StageValue(s, v) for s, v in zip(stages, values, strict=True)), worst)  # type: ignore[arg-type]
 
 
-def said(the_row: LedgerRow, bound_gy: float | None = None, *others: LedgerRow) -> str | None:
-    return outlook(the_row, bound_gy, Ledger((*others, the_row), 3.0))
+def said(the_row: LedgerRow, bound: float | None = None, *others: LedgerRow, conflict: Conflict | None = None) -> str | None:
+    certificate = None if bound is None else Certificate(the_row.goal, bound, conflict)
+    return outlook(the_row, certificate, Ledger((*others, the_row), 3.0))
 
 
 def test_nothing_is_said_of_a_goal_that_is_met_or_was_not_judged():
@@ -75,12 +76,28 @@ def test_a_technique_without_earlier_stages_speaks_of_the_certificate_alone():
 def test_a_certificate_beyond_the_limit_proves_and_one_within_leaves_open():
     # mutants: the sign; the distance to the limit instead of to the bound
     assert str(said(row(PAROTID, 27.0, 27.2, 27.3), 26.8)).endswith(
-        "Provably not below 26.8 Gy while every goal of a higher priority keeps what it has: "
+        "Provably not below 26.8 Gy while targets keep their coverage and every goal of a higher priority what it has: "
         "only other beams or other priorities could meet it."
+    )
+    assert "Provably not above 66.3 Gy while" in str(said(row(PTV, 66.0, 66.0, 66.0), 66.3))
+    assert str(said(row(PTV, 66.0, 66.0, 66.0), 69.0)).endswith(
+        "Provably not above 69.0 Gy: the limit is not ruled out, and more work could win 3.0 Gy at most."
     )
     assert str(said(row(PAROTID, 27.0, 27.2, 27.3), 18.6)).endswith(
         "Provably not below 18.6 Gy: the limit is not ruled out, and more work could win 8.7 Gy at most."
     )
+
+
+def test_a_goal_that_another_one_excludes_names_it_and_by_how_much():
+    # mutants: the distance to the value; the other goal's limit
+    assert str(said(row(PAROTID, 27.0, 27.2, 28.3), 26.8, conflict=Conflict(PTV, 26.5))).endswith(
+        "PTV_70 D95[Gy] >= 66.5 excludes it: with that alone at its limit, this is provably not below 26.5 Gy, "
+        "0.5 Gy beyond its own."
+    )
+    results = (GoalResult(PAROTID, 28.3, False),)
+    certificate = Certificate(PAROTID, 26.8, Conflict(PTV, 26.5))
+    (record,) = goal_records(results, (certificate,), Ledger((row(PAROTID, 28.3),), 3.0), report_data().structures)
+    assert record["conflict"] == {"with": "PTV_70 D95[Gy] >= 66.5", "bound": 26.5}
 
 
 @pytest.mark.parametrize(
@@ -137,7 +154,7 @@ def test_the_table_shows_every_stage_and_the_worst_shift_beside_what_was_achieve
         assert shown[6:8] == [f"{record['stages'][stage]['value']:.2f}" for stage in ("ideal_fluence", "sequenced")]
         assert shown[8] == f"{record['shifted']['value']:.2f} {letters[record['shifted']['towards']]}"
         assert record["stages"]["final"] == {"value": record["value"], "met": record["met"]}
-    assert [shown[5] for shown in cells(page)] == ["", "", "1.2", ""]
+    assert [shown[5] for shown in cells(page)] == ["", "", "≥ 1.2", ""]
     absent = plain["goals"][3]
     assert (absent["stages"], absent["shifted"], absent["outlook"], absent["at_risk"]) == ({}, None, None, False)
     assert cells(page)[3][6:9] == ["–", "–", "–"]
@@ -176,6 +193,6 @@ def test_a_conformal_plan_has_no_columns_of_what_it_never_had(tmp_path: Path):
     assert json.loads(js.read_text())["ledger"]["stages"] == ["final"]
     assert "Sequenced" not in html.read_text()
     assert "On the way there" not in html.read_text()
-    assert "Provably not below" not in html.read_text()
+    assert "Provably not better" not in html.read_text()
     assert len(cells(html.read_text())[0]) == 8
     assert set(STAGES) == {"ideal_fluence", "sequenced"}

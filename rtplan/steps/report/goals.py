@@ -18,20 +18,21 @@ def goal_records(
     """A record for each goal, in their order. Raises ValueError when the ledger is of other goals."""
     if [row.goal for row in ledger.rows] != [result.goal for result in results]:
         raise ValueError("the ledger is of other goals than the verification")
-    bounds = {c.goal: c.bound_gy for c in certificates}
+    proved = {c.goal: c for c in certificates}
     margins = {s.name for s in structures if s.kind in _MARGINS}
     records = []
     for result, row in zip(results, ledger.rows, strict=True):
-        record = _record(result, bounds.get(result.goal), row)
-        record["outlook"] = outlook(row, bounds.get(result.goal), ledger)
+        record = _record(result, proved.get(result.goal), row)
+        record["outlook"] = outlook(row, proved.get(result.goal), ledger)
         record["at_risk"] = bool(result.met and row.worst and not row.worst.met and result.goal.structure not in margins)
         records.append(record)
     return records
 
 
-def _record(result: GoalResult, bound_gy: float | None, row: LedgerRow) -> dict[str, Any]:
-    """One goal: `difference` is achieved minus limit, `bound` what it provably cannot be below, in the metric's unit."""
+def _record(result: GoalResult, certificate: Certificate | None, row: LedgerRow) -> dict[str, Any]:
+    """One goal: `difference` is achieved minus limit, `bound` what it provably cannot be better than, in its unit."""
     goal, worst = result.goal, row.worst
+    conflict = certificate.conflict if certificate else None
     return {
         "structure": goal.structure,
         "metric": goal.metric.text,
@@ -40,7 +41,8 @@ def _record(result: GoalResult, bound_gy: float | None, row: LedgerRow) -> dict[
         "unit": goal.metric.unit,
         "value": result.value,
         "difference": None if result.value is None else result.value - goal.limit,
-        "bound": bound_gy,
+        "bound": certificate.bound if certificate else None,
+        "conflict": None if conflict is None else {"with": _in_words(conflict.goal), "bound": conflict.bound},
         "met": result.met,
         "stages": {s.stage: {"value": s.value, "met": goal.met_by(s.value)} for s in row.stages},
         "shifted": None if worst is None else {"value": worst.value, "towards": worst.towards, "met": worst.met},
@@ -51,12 +53,12 @@ def _record(result: GoalResult, bound_gy: float | None, row: LedgerRow) -> dict[
     }
 
 
-def outlook(row: LedgerRow, bound_gy: float | None, ledger: Ledger) -> str | None:
+def outlook(row: LedgerRow, certificate: Certificate | None, ledger: Ledger) -> str | None:
     """Of a missed goal, in sentences: where it was lost, and whether more work on this plan could win it. Else None."""
     final = value_at(row, "final")
     if final is None or row.goal.met_by(final):
         return None
-    proved = "No bound is proved for it." if bound_gy is None else _within_reach(row.goal, final, bound_gy)
+    proved = "No bound is proved for it." if certificate is None else _within_reach(certificate, final)
     return f"{_where_lost(row, ledger)} {proved}".strip()
 
 
@@ -88,17 +90,28 @@ def value_at(row: LedgerRow, stage: Stage) -> float | None:
     return next((s.value for s in row.stages if s.stage == stage), None)
 
 
-def _within_reach(goal: Goal, value: float, bound_gy: float) -> str:
-    """What a certificate says of a missed upper limit."""
-    if bound_gy > goal.limit:
+def _within_reach(certificate: Certificate, value: float) -> str:
+    """What a certificate says of a missed goal."""
+    goal, bound, conflict = certificate.goal, certificate.bound, certificate.conflict
+    side = "below" if goal.sense == "<=" else "above"
+    if conflict is not None:
         return (
-            f"Provably not below {_figure(bound_gy, goal)} while every goal of a higher priority keeps what it has: "
-            "only other beams or other priorities could meet it."
+            f"{_in_words(conflict.goal)} excludes it: with that alone at its limit, this is provably not {side} "
+            f"{_figure(conflict.bound, goal)}, {_figure(abs(conflict.bound - goal.limit), goal)} beyond its own."
+        )
+    if not goal.met_by(bound):
+        return (
+            f"Provably not {side} {_figure(bound, goal)} while targets keep their coverage and every goal of a higher "
+            "priority what it has: only other beams or other priorities could meet it."
         )
     return (
-        f"Provably not below {_figure(bound_gy, goal)}: the limit is not ruled out, and more work could win "
-        f"{_figure(value - bound_gy, goal)} at most."
+        f"Provably not {side} {_figure(bound, goal)}: the limit is not ruled out, and more work could win "
+        f"{_figure(abs(value - bound), goal)} at most."
     )
+
+
+def _in_words(goal: Goal) -> str:
+    return f"{goal.structure} {goal.metric.text} {goal.sense} {goal.limit:g}"
 
 
 def _figure(value: float, goal: Goal) -> str:
