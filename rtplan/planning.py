@@ -43,7 +43,14 @@ Floats = NDArray[np.float64]
 BOUND_OVER_UNIFORM = 10.0  # no beamlet may carry more than this many times the fluence of equal weights
 FLUENCE_ROUNDS = (25, 35, 60)  # iterations between two measurements of the full dose
 # Rounds of apertures, each after a measurement: steps, whether segments come and go, whether on the grid that is judged.
-APERTURE_ROUNDS = ((20, True, False), (15, True, False), (15, True, False), (30, False, True), (30, False, True))
+APERTURE_ROUNDS = (
+    (20, True, False),
+    (15, True, False),
+    (15, True, False),
+    (25, False, True),
+    (25, False, True),
+    (25, False, True),
+)
 INSISTENCE = 4.0  # price cap for apertures over that for the ideal fluence
 SMOOTHNESS = 0.1  # of the squared highest prescription, spread over pairs of beamlets that differ by the mean weight
 ROOM_GY = 0.3  # inside every limit: what the last rounding and the normalisation take
@@ -199,7 +206,7 @@ def deliverable(
 ) -> DeliverablePlan:
     """Segments that follow the ideal fluence, then optimised themselves, between measurements of the full dose.
 
-    `dose_of` gives the dose of a plan on the grid that it is judged on; it is used for the last two measurements, with which
+    `dose_of` gives the dose of a plan on the grid that it is judged on; it is used for the last measurements, with which
     the levels of the goals are set to what the CT's own voxels show.
     """
     machine = model.machine

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from rtplan.steps.solver import quasi_newton
 Floats = NDArray[np.float64]
 T = TypeVar("T")
 
-REPRICE_EVERY = 10  # steps between changes of prices
 MEMORY = 12  # pairs of L-BFGS
 FIRST_STEP_MM, FIRST_STEP_MU = 2.0, 0.2  # of a tip; of the mean MU
 MU_COST = 0.004  # Gy² for each MU of a fraction
@@ -41,7 +40,10 @@ class Point(Generic[T]):
 
 
 class ApertureSearch(ABC, Generic[T]):
-    """A problem on settings of a technique. Subclasses say what a setting is; the first `n_mu` variables are its MU."""
+    """A problem on settings of a technique. Subclasses say what a setting is, and after how many steps prices change; the
+    first `n_mu` variables are its MU."""
+
+    reprice_every: ClassVar[int]
 
     def __init__(self, problem: Problem, n_beamlets: int, n_mu: int) -> None:
         self.problem, self.n_beamlets, self.n_mu = problem, n_beamlets, n_mu
@@ -110,8 +112,8 @@ class ApertureSearch(ABC, Generic[T]):
         """The point after at most `steps` steps; `problem` then has the prices of the end."""
         here, pairs = self.at(self.first()), list[tuple[Floats, Floats]]()
         for step in range(steps):
-            if step and step % REPRICE_EVERY == 0:
-                self.problem, _ = self.problem.repriced(here.image, step == REPRICE_EVERY)
+            if step and step % self.reprice_every == 0:
+                self.problem, _ = self.problem.repriced(here.image, step == self.reprice_every)
                 here = self.at(here.setting, here.image)
             following = self.advance(here, pairs)
             if following is None and not pairs:

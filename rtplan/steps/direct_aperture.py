@@ -106,6 +106,8 @@ class _Setting:
 class _Search(ApertureSearch[_Setting]):
     """Segments of fixed beams; the variables are MU, then both banks' tips beam by beam."""
 
+    reprice_every = 6
+
     def __init__(self, problem: Problem, segments: Segments, least_mu: float) -> None:
         super().__init__(problem, len(segments.beamlets), len(segments.mu))
         self.segments, self.least_mu = segments, least_mu
