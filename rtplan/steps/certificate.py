@@ -27,6 +27,7 @@ from rtplan.steps.wishes import Price, Wish, dose_and_volume
 
 Floats = NDArray[np.float64]
 Bargain = tuple[Wish, Price]
+LEAST_GY = 0.1  # the hottest point of a structure counts as at least so hot: none may get no dose at all
 PAIRS = 3  # opponents of a missed goal that are looked at, those of the highest price first
 
 
@@ -90,7 +91,7 @@ def _stands_above(other: Wish, wish: Wish) -> bool:
 
 def _under(question: Question, bargain: Bargain, conditions: tuple[Condition, ...], weight: Floats | None) -> ProvenMean:
     wish = bargain[0]
-    hottest_gy = max(float(wish.at_points(dose).max()) for dose in question.doses_gy)
+    hottest_gy = max(LEAST_GY, *(float(wish.at_points(dose).max()) for dose in question.doses_gy))
     if wish.kind == "tail" or not wish.upper:
         conditions = (*conditions, no_hotter(wish, hottest_gy))
     return proven_mean(question.problem, question.weights_mu, bargain, conditions, hottest_gy, weight)

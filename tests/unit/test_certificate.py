@@ -223,6 +223,15 @@ def test_what_the_plan_lost_is_no_condition():
     assert with_half.bound < with_all.bound - 1.0
 
 
+@pytest.mark.parametrize(("metric", "kind"), [("Max[Gy]", "tail"), ("D20[Gy]", "tail"), ("Mean[Gy]", "mean")])
+def test_a_structure_that_no_beam_reaches_is_bounded_by_nothing(metric, kind):
+    # mutant: doses divided by the hottest one, whatever it is
+    matrix, problem, weights = solved(0, 0.0, f"{metric} <=", 15.0, kind)
+    matrix[N_TARGET:] = 0.0
+    dark = replace(problem, operator=Matrix(matrix))
+    assert proofs_of(dark, weights, matrix @ weights)[f"Organ {metric}"].bound == pytest.approx(0.0, abs=1e-3)
+
+
 def test_a_goal_of_lower_priority_is_no_condition():
     """A second organ's limit, of lower priority, does not count. mutant: every other goal a condition"""
     matrix, problem, weights = solved(1)
