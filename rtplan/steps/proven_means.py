@@ -31,6 +31,8 @@ SPREAD_ITERATIONS = 30  # of the generalised mean that gives the weights
 EXPONENT = 12.0  # of that mean
 WORTH = 30.0  # Gy² of objective for a Gy less, or what the plan's wish pays where that is more: so that its prices fit
 SLOW = 0.33  # rise of prices over that of the plan
+# Prices that the plan paid in a fight over another goal are too high here: the share of them that proves most is taken.
+PRICE_SCALES = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.0)
 PRICE_ROOM = 10.0  # cap of the conditions' prices over those of the plan: an elastic condition proves less than a firm one
 
 
@@ -112,13 +114,9 @@ def _dose_gy(problem: Problem, weights_mu: Floats) -> Floats:
 
 
 def _driven(problem: Problem, term: Term, conditions: tuple[Condition, ...], start: Floats, iterations: int) -> Solution:
-    alone = replace(
-        problem,
-        terms=(term,),
-        smoothness=None,
-        wishes=tuple(w for w, _ in conditions),
-        prices=tuple(p for _, p in conditions),
-    )
+    bare = replace(problem, terms=(term,), smoothness=None, wishes=(), prices=())
+    candidates = [_under_conditions(bare, conditions, scale) for scale in PRICE_SCALES] if conditions else [bare]
+    alone = max(candidates, key=lambda candidate: _bound_at(candidate, start))
     return minimise(
         alone,
         upper=alone.upper_mu,
@@ -130,6 +128,19 @@ def _driven(problem: Problem, term: Term, conditions: tuple[Condition, ...], sta
         report=lambda iteration, value, gap: None,
         reprice=_repriced,
     )
+
+
+def _under_conditions(problem: Problem, conditions: tuple[Condition, ...], scale: float) -> Problem:
+    """The problem under conditions, at `scale` times their prices."""
+    prices = tuple(replace(p, amount=scale * p.amount) for _, p in conditions)
+    return replace(problem, wishes=tuple(w for w, _ in conditions), prices=prices)
+
+
+def _bound_at(problem: Problem, weights_mu: Floats) -> float:
+    """What the plane that touches the problem at some weights proves of its optimum."""
+    at = problem.evaluate(weights_mu, problem.image(weights_mu))
+    slope = problem.pull(at.image_gradient) + at.weight_gradient
+    return at.convex_value - float(slope @ weights_mu) + float(problem.upper_mu @ np.minimum(slope, 0.0))
 
 
 def _repriced(function: BoxFunction, image: Floats, choosing: bool) -> tuple[BoxFunction, bool]:
