@@ -232,6 +232,15 @@ def test_a_structure_that_no_beam_reaches_is_bounded_by_nothing(metric, kind):
     assert proofs_of(dark, weights, matrix @ weights)[f"Organ {metric}"].bound == pytest.approx(0.0, abs=1e-3)
 
 
+def test_prices_of_another_fight_prove_as_much_as_fitting_ones():
+    """Coverage at twenty times its price, as after a fight over another organ. mutant: the plan's own prices alone"""
+    matrix, problem, weights = solved(3)
+    fitting = proofs_of(problem, weights, matrix @ weights)["Organ Mean[Gy]"].bound
+    dear = tuple(replace(p, amount=20.0 * p.amount) for p in problem.prices[:2])
+    fought = replace(problem, prices=(*dear, problem.prices[2]))
+    assert proofs_of(fought, weights, matrix @ weights)["Organ Mean[Gy]"].bound > 0.8 * fitting > 1.0
+
+
 def test_a_goal_of_lower_priority_is_no_condition():
     """A second organ's limit, of lower priority, does not count. mutant: every other goal a condition"""
     matrix, problem, weights = solved(1)
