@@ -77,7 +77,7 @@ def deliverable(
             problem = planning.measured(model, problem, made.fluence(), dose_of(plan))
         else:
             full = model.full_dose_gy(plan_fluence(plan, model.machine, arc_step_deg=PLANNING_STEP_DEG))
-            problem = replace(problem, offset_gy=model.residual_gy(full, made.fluence()))
+            problem = planning.corrected(model, problem, made.fluence(), full)
         heard = planning.as_part(progress, part, len(APERTURE_ROUNDS))
         made, problem = optimise_arcs(problem, made, steps=steps, progress=heard)
     return plan_of_arcs(made, model.fractions)

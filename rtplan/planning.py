@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rtplan.domain.beams import FluenceMap
 from rtplan.domain.dose import Dose, dose_at_index, dose_in_mask
-from rtplan.domain.goals import Certificate, Goal, evaluate_metric
+from rtplan.domain.goals import Certificate, Goal, evaluate_metric, parse_metric
 from rtplan.domain.image import DensityImage
 from rtplan.domain.influence import Beamlets, FluencePlan, InfluenceOperator
 from rtplan.domain.machine import Machine
@@ -35,8 +35,8 @@ from rtplan.steps.fluence import plan_fluence
 from rtplan.steps.optimise import Problem, neighbour_smoothness, optimise, uniform_weights
 from rtplan.steps.samples import Samples
 from rtplan.steps.sequence import first_segments, plan_of
-from rtplan.steps.shaping import shaping_terms, surroundings
-from rtplan.steps.wishes import Wish, build_wishes, first_prices, within_reach
+from rtplan.steps.shaping import shaping_terms, surroundings, with_target_levels
+from rtplan.steps.wishes import Wish, build_wishes, first_prices, holds, within_reach
 
 Floats = NDArray[np.float64]
 
@@ -126,7 +126,7 @@ def ideal_fluence(
         fluence, problem = optimise(problem, weights, max_iterations=iterations, progress=heard)
         weights = fluence.weights_mu
         full = model.full_dose_gy(fluence_maps(model.operator.beamlets, weights, of_arc=of_arc))
-        problem = replace(problem, offset_gy=model.residual_gy(full, weights))
+        problem = corrected(model, problem, weights, full)
     return fluence, problem
 
 
@@ -219,8 +219,7 @@ def deliverable(
         if on_judging_grid:
             problem = measured(model, problem, segments.fluence(), dose_of(plan))
         else:
-            full = model.full_dose_gy(plan_fluence(plan, machine))
-            problem = replace(problem, offset_gy=model.residual_gy(full, segments.fluence()))
+            problem = corrected(model, problem, segments.fluence(), model.full_dose_gy(plan_fluence(plan, machine)))
         least_mu = 0.0 if adding else LEAST_MU_MARGIN * machine.min_segment_mu
         segments, problem = optimise_apertures(problem, segments, steps=steps, least_mu=least_mu, progress=heard)
         if part:
@@ -231,12 +230,31 @@ def deliverable(
     return plan_of(segments, model.fractions)
 
 
+def corrected(model: PlanningModel, problem: Problem, fluence_mu: Floats, full_gy: Floats) -> Problem:
+    """The problem with the residual of a full dose (n_voxels,) Gy of a fluence (n_beamlets,) MU, and a target's levels where
+    the protocol's normalisation will leave them: what that takes away is not asked for.
+
+    Less than `ROOM_GY` changes nothing, nor does a rule that a goal's wish holds already.
+    """
+    problem = replace(problem, offset_gy=model.residual_gy(full_gy, fluence_mu))
+    rule = model.prescription.protocol.normalisation
+    if rule is None or holds(problem.wishes, rule):
+        return problem
+    (target,) = (t for t in model.prescription.targets if t.name == rule.structure)
+    samples, metric = model.samples[target.name], parse_metric(rule.metric)
+    points = np.asarray(samples.mixing @ full_gy[samples.rows])
+    value = evaluate_metric(metric, points, samples.volume_cc / len(points), target.dose_gy)
+    if abs(value - rule.value) <= ROOM_GY:
+        return problem
+    return replace(problem, terms=with_target_levels(problem.terms, target, rule.value / max(value, 0.5 * rule.value)))
+
+
 def measured(model: PlanningModel, problem: Problem, fluence_mu: Floats, dose: Dose) -> Problem:
     """The problem with the residual of a plan's dose on the grid that it is judged on, and with levels as the CT's voxels
     see them; `fluence_mu` (n_beamlets,) is what the optimiser takes for the plan's fluence."""
     full = dose_in_voxels(model, dose)
     levels = measured_levels(model, problem.wishes, dose, full)
-    return replace(problem, wishes=levels, offset_gy=model.residual_gy(full, fluence_mu))
+    return corrected(model, replace(problem, wishes=levels), fluence_mu, full)
 
 
 def measured_levels(model: PlanningModel, wishes: tuple[Wish, ...], dose: Dose, full_gy: Floats) -> tuple[Wish, ...]:

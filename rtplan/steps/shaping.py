@@ -8,7 +8,7 @@ are pulled down where they lie outside the targets (zParotid_L-PTV): what overla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ Rows = NDArray[np.int64]
 UNDERDOSE, UNDERDOSE_AT = 30.0, 1.005  # weight in Gy², level as a multiple of the prescription
 OVERDOSE, OVERDOSE_AT = 20.0, 1.03  # of the target of the highest dose
 ROOM_GY = 0.2  # above the prescription: what file and grid take away
+FURTHEST = 0.05  # of the prescription, that a target's levels may stand off it
 FALL_OFF = 3.0  # weight in Gy² of the volume of all targets, wherever that much volume lies above its ceilings
 # Ceilings over the prescription by distance from a target, mm: steeper than nine static fields reach near the target, so
 # that they always pull.
@@ -94,6 +95,18 @@ def _target_terms(prescription: Prescription, sets: Mapping[str, tuple[Rows, Flo
         for t in prescription.targets
     ]
     return [*found, _term(hottest.name, "overdose", OVERDOSE_AT * hottest.dose_gy, OVERDOSE, *sets[hottest.name])]
+
+
+def with_target_levels(terms: tuple[Term, ...], target: PrescribedTarget, factor: float) -> tuple[Term, ...]:
+    """The terms with the levels between which `target` is to be even multiplied by `factor`, and no further than `FURTHEST`
+    off its prescription."""
+    low, high = (1 - FURTHEST) * target.dose_gy, (1 + FURTHEST) * target.dose_gy
+
+    def moved(term: Term) -> Term:
+        level = float(np.clip(factor * term.objective.model_dump()["dose_gy"], low, high))
+        return replace(term, objective=term.objective.from_parameters({"dose_gy": level}))
+
+    return tuple(moved(t) if t.structure == target.name else t for t in terms)
 
 
 def _fall_off(around: Surroundings) -> list[Term]:

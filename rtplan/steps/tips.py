@@ -103,6 +103,8 @@ def legal_tips(old: Tips, x1_mm: Floats, x2_mm: Floats, field: BeamletField, mac
     x1, x2 = np.clip((x1_mm, x2_mm), old.low_mm, old.high_mm)
     middle, crossed = np.clip((x1 + x2) / 2, old.low_mm.max(axis=0), old.high_mm.min(axis=0)), x1 > x2
     x1, x2 = np.where(crossed, middle, x1), np.where(crossed, middle, x2)
+    slit = (old.x1_mm == old.x2_mm) & (x2 - x1 < old.closed_mm)
+    x1, x2 = np.where(slit, old.x1_mm, x1), np.where(slit, old.x2_mm, x2)
     if not machine.mlc.interdigitation:
         x1, x2 = _joined(old, x1, x2, machine.mlc.min_gap_mm)
     small = _area_cm2(x1, x2, old.closed_mm, field) < AREA_MARGIN * machine.min_segment_area_cm2

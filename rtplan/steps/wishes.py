@@ -18,8 +18,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from rtplan.domain.arrays import frozen
-from rtplan.domain.goals import Goal
-from rtplan.domain.prescription import Prescription
+from rtplan.domain.goals import Goal, parse_metric
+from rtplan.domain.prescription import Normalisation, Prescription
 from rtplan.errors import PlanningFailed
 from rtplan.steps.samples import Samples
 
@@ -220,6 +220,17 @@ def within_reach(wish: Wish, price: Price, dose_gy: Floats) -> Wish:
         return wish
     slip = beyond + SLIP * abs(wish.level_gy)
     return replace(wish, level_gy=wish.level_gy + (slip if wish.upper else -slip))
+
+
+def holds(wishes: tuple[Wish, ...], rule: Normalisation) -> bool:
+    """Whether a lower goal lets off as much of the rule's structure as the rule's metric does (V100% >= 95 % and D95): its
+    wish then keeps what is normalised."""
+    metric = parse_metric(rule.metric)
+    if metric.kind != "dose_at_percent":
+        return False
+    let_off = 1.0 - metric.argument / 100.0
+    own = (w for w in wishes if w.goal.structure == rule.structure and w.kind == "tail" and not w.upper)
+    return any(np.isclose(w.exempt / EXEMPT, let_off) for w in own)
 
 
 def build_wishes(prescription: Prescription, samples: Mapping[str, Samples], *, room_gy: float) -> tuple[Wish, ...]:

@@ -13,8 +13,10 @@ from rtplan.domain.dose import dose_in_mask
 from rtplan.domain.example_context import example_machine
 from rtplan.domain.goals import Goal, evaluate_metric, parse_metric
 from rtplan.domain.influence import Beamlets, FluencePlan
+from rtplan.domain.prescription import Normalisation, PrescribedTarget
 from rtplan.planning import (
     INSISTENCE,
+    corrected,
     fluence_maps,
     for_apertures,
     measured_levels,
@@ -107,6 +109,30 @@ def test_levels_are_measured_as_the_ct_sees_the_goal(metric):
     assert again.level_gy == pytest.approx(first.level_gy)
     (other,) = measured_levels(model, (first,), dose, full + 3.0)
     assert other.level_gy == pytest.approx(first.level_gy + wish.value_gy(full + 3.0) - wish.value_gy(full))
+
+
+@pytest.mark.parametrize(
+    ("metric", "d50_gy", "level_gy"), [("D95[Gy]", 71.4, 68.6), ("D95[Gy]", 70.2, 70.0), ("D50[Gy]", 71.4, 70.0)]
+)
+def test_a_target_is_asked_for_what_its_normalisation_leaves(metric, d50_gy, level_gy):
+    """The rule says D50 = 70 Gy. Where the full dose has 71.4, its target's levels sink by what the rule will take, for a
+    goal on another volume; within the room, or where a goal holds the rule's own metric, they stay, and residuals are
+    measured alike. mutants: the factor upside down; any rule counts as held; no room; the residual forgotten"""
+    sets = {"PTV_7000": (np.arange(5), np.ones(5))}
+    wishes = wishes_of(("PTV_7000", metric, ">=", 60.0), sets=sets)
+    term = Term("PTV_7000", shelf("rtplan.objectives")["underdose"](dose_gy=70.0), 1.0, *sets["PTV_7000"])
+    problem = Problem(SimpleNamespace(apply=lambda w: w), (term,), 1, np.full(5, 99.0), wishes=wishes, prices=first_prices(wishes))
+    protocol = SimpleNamespace(normalisation=Normalisation("PTV_7000", "D50[Gy]", 70.0))
+    prescription = SimpleNamespace(protocol=protocol, targets=(PrescribedTarget("PTV_7000", 70.0),), goals=())
+    model = SimpleNamespace(
+        prescription=prescription,
+        samples={"PTV_7000": samples_of(np.arange(5), 0.05)},
+        residual_gy=lambda full, fluence: full - fluence,
+    )
+    full = d50_gy + np.linspace(-3.0, 3.0, 5)
+    after = corrected(model, problem, np.full(5, 60.0), full)
+    np.testing.assert_allclose(after.offset_gy, full - 60.0)
+    assert after.terms[0].objective.dose_gy == pytest.approx(level_gy, abs=0.05)
 
 
 def test_apertures_insist_on_what_the_fluence_kept_and_let_the_rest_go():

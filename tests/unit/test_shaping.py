@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.grid import Grid
 from rtplan.domain.prescription import PrescribedTarget
-from rtplan.steps.shaping import FALL_MM, FALL_SHARE, SHELLS, shaping_terms, surroundings
+from rtplan.steps.shaping import FALL_MM, FALL_SHARE, SHELLS, shaping_terms, surroundings, with_target_levels
 
 GRID = Grid((7, 20, 24), (5.0, 4.0, 4.0), (-46.0, -38.0, -15.0))
 VOXELS = np.flatnonzero(np.random.default_rng(1).random(GRID.n_voxels) < 0.9)  # an operator leaves some voxels out
@@ -168,3 +168,19 @@ def test_every_target_is_filled_and_only_the_highest_is_capped():
     assert "PTV_56 overdose" not in found
     cap = found["PTV_70 overdose"].objective.dose_gy
     assert found["PTV_70 underdose"].objective.dose_gy < cap < 1.07 * 70.0
+
+
+@pytest.mark.parametrize(("factor", "moved"), [(0.98, 0.98), (1.01, 1.01), (0.4, 0.95 / 1.03), (2.5, None)])
+def test_only_the_levels_of_the_target_itself_move_and_not_far(factor, moved):
+    """mutants: the factor forgotten; other structures' levels moved; no end to it"""
+    before = tuple(terms().values())
+    after = with_target_levels(before, HIGH, factor)
+    assert len(after) == len(before)
+    for old, new in zip(before, after, strict=True):
+        if old.structure != HIGH.name:
+            assert new is old
+            continue
+        level = new.objective.dose_gy
+        assert 0.95 * 70.0 <= level <= 1.05 * 70.0 and type(new.objective) is type(old.objective) and new.weight == old.weight
+        if old.objective.kind == "overdose":
+            assert level == pytest.approx(1.05 * 70.0 if moved is None else moved * old.objective.dose_gy)

@@ -237,6 +237,22 @@ def test_a_slit_is_closed_and_a_wider_opening_is_not():
     assert shape.is_open.tolist() == [False] * 4 + [True] * 2
 
 
+def test_a_closed_pair_opens_by_a_whole_slit_or_not_at_all():
+    """However short the step, what it changes shrinks with it: a pair that began to open would be seen by both leaf ends at
+    once, and no line search gets past such a leap. mutants: slits opened; open pairs kept from closing"""
+    machine = machine_with(interdigitation=True, dosimetric_leaf_gap_mm=1.6)
+    field = field_of(machine)
+    old = random_tips(field, machine, 3)[1]
+    closed = old.x1_mm == old.x2_mm
+    assert closed.any() and not closed.all()
+    for wish_mm, opened in ((0.3 * old.closed_mm, False), (0.6 * old.closed_mm, True)):
+        tips = legal_tips(old, old.x1_mm - wish_mm, old.x2_mm + wish_mm, field, machine)
+        free = closed & (old.low_mm[0] < old.x1_mm - 1.0) & (old.high_mm[1] > old.x2_mm + 1.0)
+        assert free.any() and np.all((tips.x2_mm > tips.x1_mm)[free] == opened)
+    narrower = legal_tips(old, old.x1_mm + 0.1, old.x2_mm - 0.1, field, machine)
+    assert np.all(narrower.x2_mm[~closed] < old.x2_mm[~closed])
+
+
 def test_closed_pairs_start_in_the_middle_of_their_nearest_opening():
     # mutant: the farthest
     machine = machine_with()

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from point_samples import samples_of
 
 from rtplan.domain.goals import Goal, evaluate_metric, parse_metric
+from rtplan.domain.prescription import Normalisation
 from rtplan.errors import PlanningFailed
 from rtplan.steps.samples import Samples
 from rtplan.steps.wishes import (
@@ -24,6 +25,7 @@ from rtplan.steps.wishes import (
     build_wishes,
     first_prices,
     full_cost,
+    holds,
     penalty,
     spent,
     updated_price,
@@ -108,6 +110,24 @@ def test_levels_leave_room_on_the_strict_side():
     # mutant: room added to upper limits too
     assert wish_of("Max[Gy] <= 50", room_gy=0.3).level_gy == pytest.approx(49.7)
     assert wish_of("D99[Gy] >= 57", room_gy=0.3).level_gy == pytest.approx(57.3)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "held"),
+    [
+        ("V95%[%] >= 95", "D95[Gy]", True),
+        ("D95[Gy] >= 57", "D95[Gy]", True),
+        ("D95[Gy] >= 57", "D50[Gy]", False),
+        ("D50[Gy] <= 60", "D50[Gy]", False),
+        ("V30Gy[%] >= 95", "Mean[Gy]", False),
+        ("Mean[Gy] >= 55", "D50[Gy]", False),
+    ],
+)
+def test_a_rule_is_held_by_a_lower_goal_on_as_much_of_its_own_structure(text, rule, held):
+    """mutants: upper goals count; the volume not looked at; another structure's goal counts"""
+    wishes = wishes_of(goal(text))
+    assert holds(wishes, Normalisation("Organ", rule, 60.0)) is held
+    assert not holds(wishes, Normalisation("Other", rule, 60.0))
 
 
 def test_a_volume_in_cc_is_a_share_of_the_whole_structure():
