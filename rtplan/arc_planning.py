@@ -8,7 +8,6 @@ optimised are the tips and MU of arcs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from rtplan import planning
 from rtplan.domain.beams import Beam, FluenceMap

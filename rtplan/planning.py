@@ -36,12 +36,13 @@ from rtplan.steps.optimise import Problem, neighbour_smoothness, optimise, unifo
 from rtplan.steps.samples import Samples
 from rtplan.steps.sequence import first_segments, plan_of
 from rtplan.steps.shaping import shaping_terms, surroundings, with_target_levels
-from rtplan.steps.wishes import Wish, build_wishes, first_prices, holds, within_reach
+from rtplan.steps.wishes import Wish, build_ideals, build_wishes, first_prices, holds, within_reach
 
 Floats = NDArray[np.float64]
 
 BOUND_OVER_UNIFORM = 10.0  # no beamlet may carry more than this many times the fluence of equal weights
 FLUENCE_ROUNDS = (25, 35, 60)  # iterations between two measurements of the full dose
+IDEAL_ITERATIONS = 60  # more, for the protocol's ideals, where every goal is met
 # Rounds of apertures, each after a measurement: steps, whether segments come and go, whether on the grid that is judged.
 APERTURE_ROUNDS = (
     (20, True, False),
@@ -127,7 +128,17 @@ def ideal_fluence(
         weights = fluence.weights_mu
         full = model.full_dose_gy(fluence_maps(model.operator.beamlets, weights, of_arc=of_arc))
         problem = corrected(model, problem, weights, full)
+    ideals = build_ideals(model.prescription, model.samples, room_gy=ROOM_GY)
+    if ideals and not _missed(problem, weights):
+        problem = replace(problem, wishes=problem.wishes + ideals, prices=problem.prices + first_prices(ideals))
+        fluence, problem = optimise(problem, weights, max_iterations=IDEAL_ITERATIONS, progress=progress)
     return fluence, problem
+
+
+def _missed(problem: Problem, beamlet_mu: Floats) -> list[int]:
+    """Priorities of the goals that are missed, ideals not counted."""
+    dose = problem.dose_gy(problem.image(beamlet_mu))
+    return [w.goal.priority for w in problem.wishes if not w.is_ideal and w.missed_gy(dose) > ROOM_GY]
 
 
 def for_apertures(problem: Problem, fluence: FluencePlan) -> Problem:
@@ -154,10 +165,13 @@ def _reachable(problem: Problem, beamlet_mu: Floats, *, above: int) -> Problem:
 
 def relieved(problem: Problem, beamlet_mu: Floats) -> Problem:
     """The problem without what is out of reach and stands below a goal that is missed: chasing it may be why. Where nothing
-    above it is missed it is chased on."""
-    dose = problem.dose_gy(problem.image(beamlet_mu))
-    missed = [w.goal.priority for w in problem.wishes if w.missed_gy(dose) > ROOM_GY]
-    return _reachable(problem, beamlet_mu, above=min(missed)) if missed else problem
+    above it is missed it is chased on. Ideals are given up for any goal that is missed."""
+    missed = _missed(problem, beamlet_mu)
+    if not missed:
+        return problem
+    kept = [(w, p) for w, p in zip(problem.wishes, problem.prices, strict=True) if not w.is_ideal]
+    goals = replace(problem, wishes=tuple(w for w, _ in kept), prices=tuple(p for _, p in kept))
+    return _reachable(goals, beamlet_mu, above=min(missed))
 
 
 def certificates(
@@ -174,7 +188,7 @@ def certificates(
         voxels = dose_in_mask(dose, model.structures[goal.structure].mask, grid)
         return evaluate_metric(goal.metric, voxels, grid.voxel_cc, prescription.prescribed_gy(goal.structure))
 
-    values = {wish.goal: value(wish.goal) for wish in problem.wishes}
+    values = {goal: value(goal) for goal in prescription.goals}
     missed = frozenset(goal for goal, found in values.items() if not goal.met_by(found))
     looked_at = np.zeros(len(model.operator.voxel_index), dtype=bool)
     for wish in problem.wishes:

@@ -44,8 +44,9 @@ class Question:
 
     @property
     def bargains(self) -> list[Bargain]:
-        """Every wish with its price."""
-        return list(zip(self.problem.wishes, self.problem.prices, strict=True))
+        """The wish of every goal with its price; ideals are no conditions."""
+        bargains = zip(self.problem.wishes, self.problem.prices, strict=True)
+        return [(wish, price) for wish, price in bargains if not wish.is_ideal]
 
     def metric_bound(self, wish: Wish, proven: ProvenMean) -> float:
         """What a proven mean says of the wish's metric, in the metric's unit."""
@@ -64,7 +65,7 @@ def certified(question: Question, missed: frozenset[Goal], progress: Progress = 
     found: list[Certificate] = []
     for bargain in question.bargains:
         wish = bargain[0]
-        progress("certify", len(found) / len(question.problem.wishes), wish.label)
+        progress("certify", len(found) / len(question.bargains), wish.label)
         # Goals of one structure, side and priority share one proof.
         asked = (wish.goal.structure, wish.kind, wish.upper, wish.goal.priority)
         if asked not in proofs:
@@ -73,7 +74,7 @@ def certified(question: Question, missed: frozenset[Goal], progress: Progress = 
         conflict = None
         if wish.goal in missed:
             # What is kept besides all else allows more alone; what the plan misses was no condition yet.
-            opponents = missed if wish.goal.met_by(bound) else frozenset(w.goal for w in question.problem.wishes)
+            opponents = missed if wish.goal.met_by(bound) else frozenset(w.goal for w, _ in question.bargains)
             conflict = _conflict(question, bargain, proofs[asked], opponents)
         found.append(Certificate(wish.goal, bound, conflict))
     return tuple(found)

@@ -9,7 +9,7 @@ would cost those above it too much.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,7 +35,9 @@ OUT_OF_REACH_GY, NEARLY_ALL = 0.5, 0.95  # beyond the level at such a share of t
 SLIP = 0.01  # of the level, that what was reached may slip by afterwards
 STIFFER, STIFFEST = 2.0, 100.0  # factor at each repricing that finds a wish unkept below its cap; and at most in all
 SMALLEST_TAIL = 0.01  # of the volume: caps of smaller tails rise no further
+WHOLE = 10.0  # times its cap: what all of an organ that lies where a target needs more may ask together
 TOLERANCE_GY = 0.1  # beyond a level: a wish missed by less counts as kept
+IDEAL_SHARE = 0.4  # of a goal's price cap, that its ideal may cost
 EXEMPT = 0.8  # of the volume that a goal lets off is let off: what other grids see differently needs room
 
 
@@ -60,6 +62,8 @@ class Wish:
     exempt: float = 0.0
     exponent: float = 1.0
     mixing: sp.csr_matrix | None = None
+    contested: float = 0.0  # share of the volume that goals of higher priority want above an upper level
+    is_ideal: bool = False  # of the goal's ideal, not of its limit: worth less, and nothing is missed without it
     unseen_gy: float = 0.0  # what the level already allows for: the goal's value on the CT's voxels less that on these
 
     def __post_init__(self) -> None:
@@ -77,12 +81,16 @@ class Wish:
     @property
     def top_price(self) -> float:
         """Highest price of a voxel's Gy (tails) or of the mean's."""
-        return self.price_cap / max(self.exempt / EXEMPT, SMALLEST_TAIL) if self.kind == "tail" else self.price_cap
+        smallest = max(self.exempt / EXEMPT, SMALLEST_TAIL, self.contested / WHOLE)
+        return self.price_cap / smallest if self.kind == "tail" else self.price_cap
 
     def at_points(self, dose_gy: Floats) -> Floats:
         """Dose at the points (n,) for the dose of all rows."""
-        own = dose_gy[self.rows]
-        return own if self.mixing is None else np.asarray(self.mixing @ own)
+        return self.at_points_of(dose_gy[self.rows])
+
+    def at_points_of(self, values: Floats) -> Floats:
+        """Values of the wish's own rows (m,) at its points (n,)."""
+        return values if self.mixing is None else np.asarray(self.mixing @ values)
 
     def value_gy(self, dose_gy: Floats) -> float:
         """The goal's value in Gy for the dose of all rows: the mean, the generalised mean, or the tail's border."""
@@ -250,13 +258,32 @@ def build_wishes(prescription: Prescription, samples: Mapping[str, Samples], *, 
                 f"at least one for the goal {goal.metric.text}",
                 "check that the structure lies in the body",
             )
-        bare = _wish(goal, own, prescription.prescribed_gy(goal.structure))
-        found.append(replace(bare, level_gy=bare.level_gy + (-room_gy if bare.upper else room_gy)))
+        found.append(_wish(goal, own, prescription.prescribed_gy(goal.structure), room_gy))
+    return tuple(replace(wish, contested=_contested_share(wish, found)) for wish in found)
+
+
+def _contested_share(wish: Wish, wishes: Sequence[Wish]) -> float:
+    """Share of an upper wish's volume that lower wishes of higher priority want above its level."""
+    claims = [w for w in wishes if not w.upper and w.level_gy > wish.level_gy and w.goal.priority < wish.goal.priority]
+    if not wish.upper or not claims:
+        return 0.0
+    claimed = np.isin(wish.rows, np.concatenate([w.rows for w in claims])).astype(np.float64)
+    return float(wish.share @ (wish.at_points_of(claimed) > 0.5))
+
+
+def build_ideals(prescription: Prescription, samples: Mapping[str, Samples], *, room_gy: float) -> tuple[Wish, ...]:
+    """One wish for each ideal that a goal of the prescription names, at `IDEAL_SHARE` of what its limit may cost."""
+    found = []
+    for goal in prescription.goals:
+        if goal.ideal is not None and goal.ideal != goal.limit:
+            better = replace(goal, limit=goal.ideal)
+            wish = _wish(better, samples[goal.structure], prescription.prescribed_gy(goal.structure), room_gy)
+            found.append(replace(wish, is_ideal=True, price_cap=IDEAL_SHARE * wish.price_cap))
     return tuple(found)
 
 
-def _wish(goal: Goal, samples: Samples, prescribed_gy: float) -> Wish:
-    """A goal's wish with the level at its limit."""
+def _wish(goal: Goal, samples: Samples, prescribed_gy: float, room_gy: float) -> Wish:
+    """A goal's wish with the level `room_gy` inside its limit."""
     cap = PRICE_CAPS[min(goal.priority, len(PRICE_CAPS) - 1)]
     upper, metric = goal.sense == "<=", goal.metric
     if metric.kind == "eud_gy" and upper != (metric.argument >= 1.0):
@@ -276,7 +303,7 @@ def _wish(goal: Goal, samples: Samples, prescribed_gy: float) -> Wish:
         samples.rows,
         np.full(n, 1.0 / n),
         upper,
-        level_gy,
+        level_gy - room_gy if upper else level_gy + room_gy,
         cap,
         TAIL_STIFFNESS[min(max(goal.priority - 1, 0), 1)] if kind == "tail" else MEAN_STIFFNESS,
         exempt=EXEMPT * let_off,

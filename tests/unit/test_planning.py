@@ -8,6 +8,7 @@ import pytest
 import small_plan
 from point_samples import samples_of
 
+from rtplan import planning
 from rtplan.domain.beams import Beam
 from rtplan.domain.dose import dose_in_mask
 from rtplan.domain.example_context import example_machine
@@ -15,10 +16,12 @@ from rtplan.domain.goals import Goal, evaluate_metric, parse_metric
 from rtplan.domain.influence import Beamlets, FluencePlan
 from rtplan.domain.prescription import Normalisation, PrescribedTarget
 from rtplan.planning import (
+    IDEAL_ITERATIONS,
     INSISTENCE,
     corrected,
     fluence_maps,
     for_apertures,
+    ideal_fluence,
     measured_levels,
     plan_segments,
     plan_with_mu,
@@ -121,7 +124,9 @@ def test_a_target_is_asked_for_what_its_normalisation_leaves(metric, d50_gy, lev
     sets = {"PTV_7000": (np.arange(5), np.ones(5))}
     wishes = wishes_of(("PTV_7000", metric, ">=", 60.0), sets=sets)
     term = Term("PTV_7000", shelf("rtplan.objectives")["underdose"](dose_gy=70.0), 1.0, *sets["PTV_7000"])
-    problem = Problem(SimpleNamespace(apply=lambda w: w), (term,), 1, np.full(5, 99.0), wishes=wishes, prices=first_prices(wishes))
+    problem = Problem(
+        SimpleNamespace(apply=lambda w: w), (term,), 1, np.full(5, 99.0), wishes=wishes, prices=first_prices(wishes)
+    )
     protocol = SimpleNamespace(normalisation=Normalisation("PTV_7000", "D50[Gy]", 70.0))
     prescription = SimpleNamespace(protocol=protocol, targets=(PrescribedTarget("PTV_7000", 70.0),), goals=())
     model = SimpleNamespace(
@@ -168,3 +173,51 @@ def test_what_is_out_of_reach_is_let_go_only_below_a_missed_goal(above_gy, let_g
     after = relieved(problem, np.array([above_gy, 45.0]))
     assert after.wishes[0].level_gy == wishes[0].level_gy
     assert (after.wishes[1].level_gy > 45.0) == let_go
+
+
+def of_one_target(limit_gy: float) -> Problem:
+    """A target of one voxel with a goal on its mean and an ideal 5 Gy below."""
+    (goal,) = wishes_of(("Target", "Mean[Gy]", "<=", limit_gy), sets={"Target": (np.array([0]), np.ones(1))})
+    term = Term("x", shelf("rtplan.objectives")["overdose"](dose_gy=1.0), 1.0, np.array([0]), np.ones(1))
+    operator = SimpleNamespace(apply=lambda w: w, beamlets=None)
+    return Problem(operator, (term,), 1, np.full(1, 99.0), wishes=(goal,), prices=first_prices((goal,)))
+
+
+@pytest.mark.parametrize(("dose_gy", "pursued"), [(29.0, True), (31.0, False)])
+def test_ideals_are_pursued_only_where_every_goal_is_met(monkeypatch, dose_gy, pursued):
+    # mutants: ideals from the start; ideals although a goal is missed
+    problem = of_one_target(30.0)
+    goal = replace(problem.wishes[0].goal, ideal=25.0)
+    protocol = SimpleNamespace(normalisation=None)
+    prescription = SimpleNamespace(goals=(goal,), prescribed_gy=lambda structure: 70.0, protocol=protocol)
+    model = SimpleNamespace(
+        prescription=prescription,
+        samples={"Target": samples_of(np.array([0]), 0.05)},
+        operator=problem.operator,
+        full_dose_gy=lambda maps: np.array([dose_gy]),
+        residual_gy=lambda full, weights: np.zeros(1),
+    )
+    seen = []
+
+    def solved(problem, weights, *, max_iterations, progress):
+        seen.append((max_iterations, [w.is_ideal for w in problem.wishes]))
+        return FluencePlan(None, np.array([dose_gy]), 0.0, 0.0, 1, True), problem
+
+    monkeypatch.setattr(planning, "first_problem", lambda model: (problem, np.ones(1)))
+    monkeypatch.setattr(planning, "optimise", solved)
+    monkeypatch.setattr(planning, "fluence_maps", lambda *a, **k: ())
+    _, after = ideal_fluence(model, lambda *a: None, rounds=(3, 4))
+    ideal = [(IDEAL_ITERATIONS, [False, True])] if pursued else []
+    assert seen == [(3, [False]), (4, [False]), *ideal]
+    assert len(after.wishes) == len(after.prices) == (2 if pursued else 1)
+
+
+@pytest.mark.parametrize(("dose_gy", "kept"), [(29.0, True), (31.0, False)])
+def test_apertures_give_up_ideals_for_a_goal_that_is_missed(dose_gy, kept):
+    # mutants: an ideal counted as a missed goal; ideals kept at a goal's cost
+    problem = of_one_target(30.0)
+    ideal = replace(problem.wishes[0], is_ideal=True, level_gy=24.7)
+    problem = replace(problem, wishes=(*problem.wishes, ideal), prices=first_prices((problem.wishes[0], ideal)))
+    after = relieved(problem, np.array([dose_gy]))
+    assert [w.is_ideal for w in after.wishes] == ([False, True] if kept else [False])
+    assert len(after.prices) == len(after.wishes)

@@ -181,6 +181,8 @@ def test_only_the_levels_of_the_target_itself_move_and_not_far(factor, moved):
             assert new is old
             continue
         level = new.objective.dose_gy
-        assert 0.95 * 70.0 <= level <= 1.05 * 70.0 and type(new.objective) is type(old.objective) and new.weight == old.weight
+        assert (
+            0.95 * 70.0 <= level <= 1.05 * 70.0 and type(new.objective) is type(old.objective) and new.weight == old.weight
+        )
         if old.objective.kind == "overdose":
             assert level == pytest.approx(1.05 * 70.0 if moved is None else moved * old.objective.dose_gy)

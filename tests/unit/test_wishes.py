@@ -16,12 +16,15 @@ from rtplan.errors import PlanningFailed
 from rtplan.steps.samples import Samples
 from rtplan.steps.wishes import (
     EXEMPT,
+    IDEAL_SHARE,
     OUT_OF_REACH_GY,
     PRICE_CAPS,
     STIFFEST,
     TOLERANCE_GY,
+    WHOLE,
     Price,
     asked_price,
+    build_ideals,
     build_wishes,
     first_prices,
     full_cost,
@@ -130,6 +133,20 @@ def test_a_rule_is_held_by_a_lower_goal_on_as_much_of_its_own_structure(text, ru
     assert not holds(wishes, Normalisation("Other", rule, 60.0))
 
 
+def test_ideals_are_wishes_at_their_own_level_for_less():
+    """One for each goal that names a better value. mutants: the limit's level; the limit's price; room on the wrong side"""
+    organ = replace(goal("V20Gy[%] <= 30"), ideal=20.0)
+    target = replace(goal("D95[Gy] >= 60", priority=1), ideal=61.0)
+    same, without = replace(goal("Mean[Gy] <= 26"), ideal=26.0), goal("Max[Gy] <= 50")
+    prescription = SimpleNamespace(goals=(organ, target, same, without), prescribed_gy=lambda structure: PRESCRIBED_GY)
+    limits = build_wishes(prescription, {"Organ": points(N)}, room_gy=0.3)
+    ideals = build_ideals(prescription, {"Organ": points(N)}, room_gy=0.3)
+    assert [w.is_ideal for w in limits] == [False] * 4 and [w.is_ideal for w in ideals] == [True] * 2
+    assert [w.level_gy for w in ideals] == pytest.approx([19.7, 61.3])
+    assert [w.exempt for w in ideals] == pytest.approx([EXEMPT * 0.2, EXEMPT * 0.05])
+    assert [w.price_cap for w in ideals] == pytest.approx([IDEAL_SHARE * w.price_cap for w in limits[:2]])
+
+
 def test_a_volume_in_cc_is_a_share_of_the_whole_structure():
     """Every second voxel of 200 of 0.05 cc is a point: 1 cc of 10 cc is a tenth. mutant: the points' own volume"""
     every_second = Samples(np.arange(100), sp.identity(100, format="csr"), 10.0)
@@ -151,6 +168,20 @@ def test_a_goal_without_voxels_is_not_skipped():
     with pytest.raises(PlanningFailed, match="Organ") as caught:
         wish_of("Mean[Gy] <= 26", organ=nowhere)
     assert caught.value.code == "GOAL_WITHOUT_VOXELS"
+
+
+@pytest.mark.parametrize(("limit_gy", "priority", "contested"), [(5, 2, 0.6), (5, 1, 0.0), (5, 0, 0.0), (55, 2, 0.0)])
+def test_what_a_target_of_higher_priority_needs_costs_no_whole_price_at_every_point(limit_gy, priority, contested):
+    """60 of an organ's 100 points lie in a target that wants 50 Gy. All of them together then ask for `WHOLE` times the cap
+    at most. mutants: any priority claims; a level above the target's is contested; the lower wish's own price sinks"""
+    target, organ = goal("D95[Gy] >= 50", "PTV", 1), goal(f"Max[Gy] <= {limit_gy}", "Core", priority)
+    goals = (goal("D99[Gy] >= 45", "PTV", 2), target, organ)
+    prescription = SimpleNamespace(goals=goals, prescribed_gy=lambda structure: PRESCRIBED_GY)
+    samples = {"PTV": samples_of(np.arange(40, 400), VOXEL_CC), "Core": samples_of(np.arange(100), VOXEL_CC)}
+    lower, _, upper = build_wishes(prescription, samples, room_gy=0.0)
+    assert lower.contested == 0.0 and upper.contested == pytest.approx(contested)
+    whole = upper.top_price * 0.6
+    assert whole == pytest.approx((WHOLE if contested else 60.0) * upper.price_cap)
 
 
 @pytest.mark.parametrize("text", NOT_CONVEX)
