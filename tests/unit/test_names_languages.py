@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rtplan.errors import LibraryInvalid
@@ -179,10 +179,16 @@ def test_sides_that_contradict_each_other_are_no_side(organ: str, left: str, rig
 # --- what is no organ -------------------------------------------------------------------------------------------------
 
 
+# Words that make another organ of this one: chest walls, and the Turkish for gland, which is "without" elsewhere. All there
+# are among the 359,640 names that the test draws from.
+ANOTHER_ORGAN = {("borst", "wand"), ("brust", "wand")} | {(o, "bez") for o in ("adrenal", "submandibular", "submandibuler")}
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(sorted(o for o in ORGANS)), st.sampled_from(HELPERS), st.sampled_from(["{0} L {1}", "{1}_{0}_L"]))
 def test_helpers_and_targets_are_never_organs(organ: str, helper: str, form: str):
     # mutant: treat words of helpers like "final" and ask for nothing else
+    assume((organ, helper) not in ANOTHER_ORGAN)
     raw = form.format(organ, helper)
     assert tg263_name(raw) is None, raw
 
