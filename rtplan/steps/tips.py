@@ -103,6 +103,8 @@ def legal_tips(old: Tips, x1_mm: Floats, x2_mm: Floats, field: BeamletField, mac
     x1, x2 = np.clip((x1_mm, x2_mm), old.low_mm, old.high_mm)
     middle, crossed = np.clip((x1 + x2) / 2, old.low_mm.max(axis=0), old.high_mm.min(axis=0)), x1 > x2
     x1, x2 = np.where(crossed, middle, x1), np.where(crossed, middle, x2)
+    # Both leaf ends see a pair as soon as it opens: a closed one opens by a whole slit or not at all, else no step is short
+    # enough for a line search.
     slit = (old.x1_mm == old.x2_mm) & (x2 - x1 < old.closed_mm)
     x1, x2 = np.where(slit, old.x1_mm, x1), np.where(slit, old.x2_mm, x2)
     if not machine.mlc.interdigitation:
