@@ -1,6 +1,7 @@
 """Plans of OpenKBP patients beside the data set's reference doses, by its ten clinical criteria on nested targets.
 
-    python -m benchmarks.bench_openkbp --patients DIR [-n N] [--technique imrt|vmat] [--jobs J] [--tools DIR] [--out DIR]
+    python -m benchmarks.bench_openkbp --patients DIR [-n N] [--technique imrt|vmat] [--jobs J] [--tools DIR]
+                                       [--out DIR] [--records FILE]
 
 DIR holds pt_N.npz files (okbp-npz-1); they are taken in the order of N. Each becomes a CT series and an RTSTRUCT with all
 organs, is planned on `generic_6mv` from CT to files in a process of its own, and both doses, the final dose of the
@@ -10,7 +11,8 @@ for --jobs 1 on an idle machine; J patients side by side share the cores.
 
 OUT (bench_out/openkbp/TECHNIQUE) gets a record, a picture and the plan's files for each patient. A patient whose record was
 made by the same code, protocol, machine, technique, device and criteria is not planned again; `--across-commits` takes
-records of other commits whose code is the same. A patient without a plan counts as failing every criterion.
+records of other commits whose code is the same. FILE has all records, a line each, and is read and written besides: a run
+goes on from it where OUT is gone. A patient without a plan counts as failing every criterion.
 Writes benchmarks/results/openkbp.json (openkbp_vmat.json).
 """
 
@@ -20,16 +22,26 @@ import argparse
 import json
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.openkbp import cases, judge
 from benchmarks.openkbp.picture import Drawing, draw
-from benchmarks.openkbp.records import Judged, PlanFigures, Record, failed_judgement, read_record, still_holds, write_record
+from benchmarks.openkbp.records import (
+    Judged,
+    PlanFigures,
+    Record,
+    failed_judgement,
+    read_kept,
+    read_record,
+    still_holds,
+    write_kept,
+    write_record,
+)
 from benchmarks.openkbp.table import patient_json, patient_line, summary, text
 from benchmarks.plan_process import PlanRun, plan_in_process
 from benchmarks.results_file import write_results
@@ -54,13 +66,14 @@ class Bench:
     protocol: Path
     planner: Planner
     across_commits: bool
+    kept: Mapping[str, Record] = field(default_factory=dict)
 
     def record(self, npz: Path) -> Record:
         """The patient's record: an earlier one that still holds, or a new one."""
         path, sha256 = self.out / f"{npz.stem}.json", sha256_of_file(npz)
-        known = read_record(path)
-        if known is not None and still_holds(known, self.made, sha256, across_commits=self.across_commits):
-            return known
+        for known in (read_record(path), self.kept.get(npz.stem)):
+            if known is not None and still_holds(known, self.made, sha256, across_commits=self.across_commits):
+                return known
         path.unlink(missing_ok=True)
         folder = self.out / npz.stem
         shutil.rmtree(folder, ignore_errors=True)
@@ -91,8 +104,13 @@ class Bench:
         return ours, reference, judge.plan_figures(report)
 
 
-def all_records(bench: Bench, files: Sequence[Path], jobs: int, say: Callable[[str], None]) -> list[Record]:
-    """Every patient's record in the order of `files`; each is told as it is done, and the first 20 once all of them are."""
+def all_records(
+    bench: Bench, files: Sequence[Path], jobs: int, say: Callable[[str], None], keep: Path | None = None
+) -> list[Record]:
+    """Every patient's record in the order of `files`; each is told as it is done, and the first 20 once all of them are.
+
+    A file to `keep` records in has all that were read from it and all that are done, after each patient.
+    """
     done: dict[str, Record] = {}
     first = [path.stem for path in files[:FIRST]]
     told = len(files) <= FIRST
@@ -101,6 +119,8 @@ def all_records(bench: Bench, files: Sequence[Path], jobs: int, say: Callable[[s
         for future in as_completed([pool.submit(bench.record, path) for path in files]):
             record = future.result()
             done[record.patient] = record
+            if keep is not None:
+                write_kept((dict(bench.kept) | done).values(), keep)
             say(patient_line(record, len(done), len(files)))
             if not told and all(name in done for name in first):
                 say(text(summary([done[name] for name in first]), f"the first {FIRST}"))
@@ -130,6 +150,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="patients side by side")
     parser.add_argument("--tools", type=Path, default=None, help="folder of openkbp_criteria.py and openkbp_to_dicom.py")
     parser.add_argument("--out", type=Path, default=None, help="records, pictures and plans")
+    parser.add_argument("--records", type=Path, default=None, help="one file of all records, read and written")
     parser.add_argument("--device", default="auto", help="as for rtplan plan")
     parser.add_argument("--across-commits", action="store_true", help="take records of other commits with the same code")
     chosen = parser.parse_args()
@@ -146,10 +167,11 @@ def main() -> None:
     def planner(order: Order, folder: Path) -> PlanRun:
         return plan_in_process(order, folder, threads=threads)
 
-    bench = Bench(out, tools, made, protocol, planner, chosen.across_commits)
+    kept = read_kept(chosen.records) if chosen.records else {}
+    bench = Bench(out, tools, made, protocol, planner, chosen.across_commits, kept)
     print(f"{len(files)} patients, {chosen.technique}, {chosen.jobs} side by side with {threads} threads each; {out}")
     try:
-        records = all_records(bench, files, chosen.jobs, lambda line: print(line, flush=True))
+        records = all_records(bench, files, chosen.jobs, lambda line: print(line, flush=True), chosen.records)
     except KeyboardInterrupt:
         raise SystemExit("broken off; the same command goes on with the patients that have no record") from None
     print(text(summary(records), f"all {len(records)}"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.openkbp.cases import Made
 from benchmarks.plan_process import ACCIDENTS, PlanRun
@@ -83,7 +84,38 @@ def write_record(record: Record, path: Path) -> None:
 def read_record(path: Path) -> Record | None:
     """The record in a file; None where there is no file, or one of another form."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return _record(path.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+
+
+def write_kept(records: Iterable[Record], path: Path) -> None:
+    """Write records as one file, a line each, in the order of patients: what is left of a run when its folder is gone.
+    Figures have six digits."""
+    by_number = sorted(records, key=lambda r: int(r.patient.removeprefix("pt_")))
+    lines = [json.dumps(_rounded({"schema": SCHEMA} | asdict(r)), allow_nan=False) for r in by_number]
+    write_text_whole(path, "".join(f"{line}\n" for line in lines))
+
+
+def read_kept(path: Path) -> dict[str, Record]:
+    """Records of `write_kept` by patient; none where there is no file, and none for a line of another form."""
+    if not path.exists():
+        return {}
+    found = (_record(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return {record.patient: record for record in found if record is not None}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(v) for key, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _record(text: str) -> Record | None:
+    try:
+        data = json.loads(text)
         if data.pop("schema") != SCHEMA:
             return None
         return Record(
@@ -95,7 +127,7 @@ def read_record(path: Path) -> Record | None:
             reference=_judged(data["reference"]),
             plan=None if data["plan"] is None else _plan(data["plan"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

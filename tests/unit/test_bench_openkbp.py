@@ -11,7 +11,7 @@ from openkbp_records import GONE, MADE, NAMES, record, verdicts, without_plan
 from benchmarks import bench_openkbp
 from benchmarks.bench_openkbp import results
 from benchmarks.openkbp import cases, judge
-from benchmarks.openkbp.records import Distance, read_record, still_holds, write_record
+from benchmarks.openkbp.records import Distance, read_kept, read_record, still_holds, write_kept, write_record
 from benchmarks.openkbp.table import summary, text
 
 # ---- counting
@@ -110,6 +110,22 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     ):
         write_record(made, tmp_path / "r.json")
         assert read_record(tmp_path / "r.json") == made
+
+
+def test_records_kept_in_one_file_come_back_by_patient_with_six_digits(tmp_path):
+    # mutants: patients by name; a broken line that takes the others along; verdicts made again from rounded values
+    path, distances = tmp_path / "kept.jsonl", (Distance("A", "Gy", 2.0),)
+    made = [
+        record("pt_10", verdicts(True, dose_gy=26.0000001), verdicts(False), distances=distances),
+        without_plan("pt_9", verdicts(False, dose_gy=1.23456789)),
+    ]
+    assert read_kept(path) == {}
+    write_kept(made, path)
+    assert [json.loads(line)["patient"] for line in path.read_text().splitlines()] == ["pt_9", "pt_10"]
+    path.write_text("{\n" + path.read_text())
+    found = read_kept(path)
+    assert found["pt_10"] == replace(made[0], ours=verdicts(True, dose_gy=26.0))
+    assert found["pt_9"].reference.criteria == verdicts(False, dose_gy=1.23457).criteria and found["pt_9"].plan is None
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"schema": "other"}', '{"schema": "rtplan.bench_openkbp/1"}'])

@@ -15,7 +15,7 @@ from openkbp_records import GONE, MADE, NAMES, RUN
 from benchmarks import bench_openkbp
 from benchmarks.bench_openkbp import Bench, all_records
 from benchmarks.openkbp import cases, judge
-from benchmarks.openkbp.records import Criterion, Judged, read_record
+from benchmarks.openkbp.records import Criterion, Judged, read_kept, read_record
 from benchmarks.plan_process import PlanRun
 from rtplan.dicom.read_ct import read_ct
 from rtplan.dicom.uids import new_output_ids
@@ -140,6 +140,22 @@ def test_a_second_run_plans_nobody_again_and_other_code_plans_everybody(bench, t
     assert all_records(made, files, 1, said.append) == first and len(asked) == 2
     newer = replace(made, made=replace(MADE, protocol="edited"))
     assert all_records(newer, files, 1, said.append) != first and len(asked) == 4
+
+
+def test_a_run_whose_folder_is_gone_goes_on_from_the_file_of_records(bench, tmp_path):
+    # mutants: the file not read; not checked against what it was made by; others' records dropped from it
+    made, asked = bench
+    keep = tmp_path / "kept.jsonl"
+    files = [small_patient(tmp_path / f"pt_{n}.npz") for n in (3, 7)]
+    first = all_records(made, files, 2, lambda line: None, keep)
+    for npz in files:
+        (tmp_path / f"{npz.stem}.json").unlink()
+    again = replace(made, kept=read_kept(keep))
+    assert all_records(again, files[1:], 1, lambda line: None, keep) == first[1:] and len(asked) == 2
+    assert list(read_kept(keep)) == ["pt_3", "pt_7"]
+    newer = replace(again, made=replace(MADE, protocol="edited"))
+    all_records(newer, files[1:], 1, lambda line: None, keep)
+    assert len(asked) == 3
 
 
 def test_the_first_twenty_are_told_once_along_the_way(bench, tmp_path, monkeypatch):
