@@ -7,24 +7,30 @@ optimised are the tips and MU of arcs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
 
 from rtplan import planning
 from rtplan.domain.beams import Beam, FluenceMap
 from rtplan.domain.dose import Dose
-from rtplan.domain.influence import FluencePlan
+from rtplan.domain.goals import Certificate
+from rtplan.domain.influence import FluencePlan, InfluenceOperator
 from rtplan.domain.machine import Machine
 from rtplan.domain.plan import DeliverablePlan
 from rtplan.domain.prescription import Prescription
 from rtplan.domain.progress import Progress
 from rtplan.domain.structures import StructureSet
 from rtplan.planning import PlanningModel
+from rtplan.registry import shelf
 from rtplan.steps.arc_apertures import optimise_arcs, plan_of_arcs
+from rtplan.steps.arc_bounds import Rows, lowest_by_arcs, turned
 from rtplan.steps.arc_start import arcs_following
 from rtplan.steps.arc_tips import arc_field
 from rtplan.steps.fluence import PLANNING_STEP_DEG, plan_fluence
 from rtplan.steps.optimise import Problem
 from rtplan.steps.place_beams import ArcBeams, place_arcs
+from rtplan.steps.solver import LowerModel
 
 GRID_FACTOR = 1.25  # of the optimisation grid over that of fixed beams: there are several times as many beamlets
 BEAM_SPACING_DEG = 12.0  # of the angles that have beamlets
@@ -79,4 +85,50 @@ def deliverable(
             problem = planning.corrected(model, problem, made.fluence(), full)
         heard = planning.as_part(progress, part, len(APERTURE_ROUNDS))
         made, problem = optimise_arcs(problem, made, steps=steps, progress=heard)
+        if part:
+            problem = planning.goals_first(problem, made.fluence())
     return plan_of_arcs(made, model.fractions)
+
+
+def certificates(
+    model: PlanningModel,
+    arcs: Sequence[ArcBeams],
+    problem: Problem,
+    fluence: FluencePlan,
+    mu: float,
+    dose: Dose,
+    progress: Progress,
+) -> tuple[Certificate, ...]:
+    """As those of fixed fields, of all arcs over these angles with no more than `mu` a fraction: what the fluence of the
+    beams proves is made to hold in the middle of every interval."""
+
+    def lowest_of(planes: Sequence[LowerModel]) -> list[float]:
+        return lowest_by_arcs(planes, _intervals(model, arcs, planes, progress), model.fractions, mu)
+
+    return planning.certificates(model, problem, fluence, dose, progress, lowest_of)
+
+
+def _intervals(
+    model: PlanningModel, arcs: Sequence[ArcBeams], planes: Sequence[LowerModel], progress: Progress
+) -> Iterator[tuple[InfluenceOperator, Rows]]:
+    """Operators for the middles of all intervals, and their rows: the beams' own, then those beside them."""
+
+    def heard(step: str, fraction: float, message: str = "") -> None:
+        progress("certify", fraction, message)
+
+    yield model.operator, np.arange(len(model.operator.voxel_index))
+    rows = np.flatnonzero(np.any([plane.image_slope != 0.0 for plane in planes], axis=0))
+    first = 0
+    for arc in arcs:
+        own = slice(first, first + len(arc.middles))
+        first = own.stop
+        turn_deg = arc.arc.length_deg / (len(arc.angles_deg) - 1)
+        for interval in range(INTERVALS_PER_BEAM):
+            by_deg = (interval - (INTERVALS_PER_BEAM - 1) / 2) * turn_deg
+            if by_deg:
+                beamlets = turned(model.operator.beamlets, own, by_deg)
+                engine, voxels = shelf("rtplan.engines")[model.engine], model.operator.voxel_index[rows]
+                beside = engine.influence(
+                    model.density, beamlets, model.machine.beam, voxels, backend=model.backend, progress=heard
+                )
+                yield beside, rows

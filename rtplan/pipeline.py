@@ -240,11 +240,13 @@ def rotational(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> 
     fluence, problem = steps.run("optimise", lambda: arc_planning.ideal_fluence(model, progress))
     plan = steps.run("sequence", lambda: arc_planning.deliverable(model, arcs, fluence, problem, judge.measured, progress))
     planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, plan, progress))
+    mu, dose = planned.plan.mu, planned.dose
+    bounds = steps.run("certify", lambda: arc_planning.certificates(model, arcs, problem, fluence, mu, dose, progress))
     maps = arc_planning.fluence_maps(fluence)
     ideal = steps.run("ideal_dose", lambda: judge.of_fluence(maps, model.fractions))
     stages: dict[Stage, Dose] = {"ideal_fluence": ideal, "sequenced": planned.before}
     solver = SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged)
-    return Made(planned, tuple(arc.start for arc in arcs), (), solver, (), stages)
+    return Made(planned, tuple(arc.start for arc in arcs), (), solver, bounds, stages)
 
 
 def conformal(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:

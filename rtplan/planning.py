@@ -28,7 +28,7 @@ from rtplan.domain.structures import StructureSet
 from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
 from rtplan.steps.arc_apertures import raised_arcs
-from rtplan.steps.certificate import Question, certified
+from rtplan.steps.certificate import LowestOf, Question, certified, over_the_box
 from rtplan.steps.direct_aperture import optimise_apertures, with_new_segments
 from rtplan.steps.final_dose import LEAST_MU_MARGIN
 from rtplan.steps.fluence import plan_fluence
@@ -122,16 +122,18 @@ def ideal_fluence(
     `rounds` are the iterations between two measurements of the full dose; beams `of_arc` stand for a turning gantry.
     """
     problem, weights = first_problem(model)
+    ideals = build_ideals(model.prescription, model.samples, room_gy=ROOM_GY)
+    parts = len(rounds) + (1 if ideals else 0)
     for part, iterations in enumerate(rounds):
-        heard = as_part(progress, part, len(rounds))
+        heard = as_part(progress, part, parts)
         fluence, problem = optimise(problem, weights, max_iterations=iterations, progress=heard)
         weights = fluence.weights_mu
         full = model.full_dose_gy(fluence_maps(model.operator.beamlets, weights, of_arc=of_arc))
         problem = corrected(model, problem, weights, full)
-    ideals = build_ideals(model.prescription, model.samples, room_gy=ROOM_GY)
     if ideals and not _missed(problem, weights):
         problem = replace(problem, wishes=problem.wishes + ideals, prices=problem.prices + first_prices(ideals))
-        fluence, problem = optimise(problem, weights, max_iterations=IDEAL_ITERATIONS, progress=progress)
+        heard = as_part(progress, len(rounds), parts)
+        fluence, problem = optimise(problem, weights, max_iterations=IDEAL_ITERATIONS, progress=heard)
     return fluence, problem
 
 
@@ -167,20 +169,29 @@ def relieved(problem: Problem, beamlet_mu: Floats) -> Problem:
     """The problem without what is out of reach and stands below a goal that is missed: chasing it may be why. Where nothing
     above it is missed it is chased on. Ideals are given up for any goal that is missed."""
     missed = _missed(problem, beamlet_mu)
-    if not missed:
+    return _reachable(goals_first(problem, beamlet_mu), beamlet_mu, above=min(missed)) if missed else problem
+
+
+def goals_first(problem: Problem, beamlet_mu: Floats) -> Problem:
+    """The problem without ideals where a goal is missed."""
+    if not _missed(problem, beamlet_mu):
         return problem
     kept = [(w, p) for w, p in zip(problem.wishes, problem.prices, strict=True) if not w.is_ideal]
-    goals = replace(problem, wishes=tuple(w for w, _ in kept), prices=tuple(p for _, p in kept))
-    return _reachable(goals, beamlet_mu, above=min(missed))
+    return replace(problem, wishes=tuple(w for w, _ in kept), prices=tuple(p for _, p in kept))
 
 
 def certificates(
-    model: PlanningModel, problem: Problem, fluence: FluencePlan, dose: Dose, progress: Progress
+    model: PlanningModel,
+    problem: Problem,
+    fluence: FluencePlan,
+    dose: Dose,
+    progress: Progress,
+    lowest_of: LowestOf = over_the_box,
 ) -> tuple[Certificate, ...]:
     """What goals' metrics provably cannot be with the plan's coverage and beams; never better than what the plan has, and of
     goals that it misses which other goal excludes them.
 
-    `problem` and `fluence` are the ideal ones, `dose` the final one.
+    `problem` and `fluence` are the ideal ones, `dose` the final one. `lowest_of` as in `certified`.
     """
     grid, prescription = model.structures.grid, model.prescription
 
@@ -198,7 +209,7 @@ def certificates(
     question = Question(light, fluence.weights_mu, doses, prescription, model.samples)
     return tuple(
         replace(c, bound=(min if c.goal.sense == "<=" else max)(c.bound, values[c.goal]))
-        for c in certified(question, missed, progress)
+        for c in certified(question, missed, progress, lowest_of)
     )
 
 

@@ -11,7 +11,7 @@ Of a goal that is missed it is asked in the same way what one other goal alone, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +21,14 @@ from rtplan.domain.goals import Certificate, Conflict, Goal
 from rtplan.domain.prescription import Prescription
 from rtplan.domain.progress import Progress, silent
 from rtplan.steps.optimise import Problem
-from rtplan.steps.proven_means import Condition, ProvenMean, kept, limit_kept, no_hotter, proven_mean
+from rtplan.steps.proven_means import Claim, Condition, ProvenMean, driven_mean, kept, limit_kept, no_hotter
 from rtplan.steps.samples import Samples
+from rtplan.steps.solver import LowerModel
 from rtplan.steps.wishes import Price, Wish, dose_and_volume
 
 Floats = NDArray[np.float64]
 Bargain = tuple[Wish, Price]
+LowestOf = Callable[[Sequence[LowerModel]], Sequence[float]]  # each plane's least over all that may be delivered
 LEAST_GY = 0.1  # the hottest point of a structure counts as at least so hot: none may get no dose at all
 PAIRS = 3  # opponents of a missed goal that are looked at, those of the highest price first
 
@@ -59,28 +61,65 @@ class Question:
         return volume_bound(proven, wish.share, dose_gy) * (volume_cc if goal.metric.unit == "cc" else 100.0)
 
 
-def certified(question: Question, missed: frozenset[Goal], progress: Progress = silent) -> tuple[Certificate, ...]:
-    """A certificate for every goal; of a goal that is `missed` also what excludes it, where one other goal alone does."""
-    proofs: dict[tuple[str, str, bool, int], ProvenMean] = {}
-    found: list[Certificate] = []
+def over_the_box(planes: Sequence[LowerModel]) -> list[float]:
+    """Each plane's least over all fluence of the problem's beams within its bounds."""
+    return [plane.bound for plane in planes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Case:
+    """A goal's wish, what its mean can be driven to, and the same with one other goal alone at its limit, if that rules the
+    goal out."""
+
+    wish: Wish
+    claim: Claim
+    opponent: tuple[Goal, Claim] | None
+
+
+def certified(
+    question: Question, missed: frozenset[Goal], progress: Progress = silent, lowest_of: LowestOf = over_the_box
+) -> tuple[Certificate, ...]:
+    """A certificate for every goal; of a goal that is `missed` also what excludes it, where one other goal alone does.
+
+    `lowest_of` is asked once, for the planes of all proofs: it may know of more beams than the problem has.
+    """
+    cases = _cases(question, missed, progress)
+    claims = {id(claim): claim for c in cases for claim in (c.claim, *((c.opponent[1],) if c.opponent else ()))}
+    lowest = lowest_of([claim.plane for claim in claims.values()])
+    proven = {key: claim.proven(low) for (key, claim), low in zip(claims.items(), lowest, strict=True)}
+    found = []
+    for case in cases:
+        bound, conflict = question.metric_bound(case.wish, proven[id(case.claim)]), None
+        if case.opponent is not None:
+            goal, claim = case.opponent
+            alone = question.metric_bound(case.wish, proven[id(claim)])
+            conflict = None if case.wish.goal.met_by(alone) else Conflict(goal, alone)
+        found.append(Certificate(case.wish.goal, bound, conflict))
+    return tuple(found)
+
+
+def _cases(question: Question, missed: frozenset[Goal], progress: Progress) -> list[_Case]:
+    """What is to be proven, judged for now by the fluence of the problem's own beams."""
+    claims: dict[tuple[str, str, bool, int], Claim] = {}
+    found: list[_Case] = []
     for bargain in question.bargains:
         wish = bargain[0]
         progress("certify", len(found) / len(question.bargains), wish.label)
         # Goals of one structure, side and priority share one proof.
         asked = (wish.goal.structure, wish.kind, wish.upper, wish.goal.priority)
-        if asked not in proofs:
-            proofs[asked] = _proof(question, bargain)
-        bound = question.metric_bound(wish, proofs[asked])
-        conflict = None
+        if asked not in claims:
+            claims[asked] = _claim(question, bargain)
+        claim, opponent = claims[asked], None
         if wish.goal in missed:
             # What is kept besides all else allows more alone; what the plan misses was no condition yet.
-            opponents = missed if wish.goal.met_by(bound) else frozenset(w.goal for w, _ in question.bargains)
-            conflict = _conflict(question, bargain, proofs[asked], opponents)
-        found.append(Certificate(wish.goal, bound, conflict))
-    return tuple(found)
+            within = wish.goal.met_by(question.metric_bound(wish, claim.proven(claim.plane.bound)))
+            opponents = missed if within else frozenset(w.goal for w, _ in question.bargains)
+            opponent = _opponent(question, bargain, claim, opponents)
+        found.append(_Case(wish, claim, opponent))
+    return found
 
 
-def _proof(question: Question, bargain: Bargain) -> ProvenMean:
+def _claim(question: Question, bargain: Bargain) -> Claim:
     conditions = kept([b for b in question.bargains if _stands_above(b[0], bargain[0])], question.doses_gy)
     return _under(question, bargain, conditions, None)
 
@@ -90,23 +129,23 @@ def _stands_above(other: Wish, wish: Wish) -> bool:
     return other.goal.priority < wish.goal.priority or (wish.upper and not other.upper)
 
 
-def _under(question: Question, bargain: Bargain, conditions: tuple[Condition, ...], weight: Floats | None) -> ProvenMean:
+def _under(question: Question, bargain: Bargain, conditions: tuple[Condition, ...], weight: Floats | None) -> Claim:
     wish = bargain[0]
     hottest_gy = max(LEAST_GY, *(float(wish.at_points(dose).max()) for dose in question.doses_gy))
     if wish.kind == "tail" or not wish.upper:
         conditions = (*conditions, no_hotter(wish, hottest_gy))
-    return proven_mean(question.problem, question.weights_mu, bargain, conditions, hottest_gy, weight)
+    return driven_mean(question.problem, question.weights_mu, bargain, conditions, hottest_gy, weight)
 
 
-def _conflict(question: Question, bargain: Bargain, proven: ProvenMean, opponents: frozenset[Goal]) -> Conflict | None:
+def _opponent(question: Question, bargain: Bargain, claim: Claim, opponents: frozenset[Goal]) -> tuple[Goal, Claim] | None:
     """The first opponent on the other side, by what its wish has spent, that at its limit alone rules the goal out."""
     wish = bargain[0]
     asked = [(w, p) for w, p in question.bargains if w.upper != wish.upper and w.goal in opponents and p.amount.any()]
     asked.sort(key=lambda other: -float(other[0].weight() @ other[1].amount))
     for other, price in asked[:PAIRS]:
-        bound = question.metric_bound(wish, _under(question, bargain, (_at_limit(question, other, price),), proven.weight))
-        if not wish.goal.met_by(bound):
-            return Conflict(other.goal, bound)
+        alone = _under(question, bargain, (_at_limit(question, other, price),), claim.weight)
+        if not wish.goal.met_by(question.metric_bound(wish, alone.proven(alone.plane.bound))):
+            return other.goal, alone
     return None
 
 

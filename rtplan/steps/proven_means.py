@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rtplan.domain.arrays import frozen
 from rtplan.registry import shelf
 from rtplan.steps.optimise import Problem, Term, inverse_curvature
-from rtplan.steps.solver import BoxFunction, Solution, minimise
+from rtplan.steps.solver import BoxFunction, LowerModel, Solution, minimise
 from rtplan.steps.wishes import PRICE_CAPS, SMALLEST_TAIL, TAIL_STIFFNESS, Price, Wish
 
 Floats = NDArray[np.float64]
@@ -50,15 +50,32 @@ class ProvenMean:
         object.__setattr__(self, "weight", frozen(self.weight, np.float64))
 
 
-def proven_mean(
+@dataclass(frozen=True, slots=True, eq=False)
+class Claim:
+    """A squared distance of a weighted mean from 0 Gy (`upper`), or from `hottest_gy`, that `plane` proves: its bound is on
+    `per_gy2` times the square."""
+
+    weight: Floats
+    hottest_gy: float
+    upper: bool
+    per_gy2: float
+    plane: LowerModel
+
+    def proven(self, value: float) -> ProvenMean:
+        """The mean, where the plane nowhere lies below `value`."""
+        away = float(np.sqrt(max(value, 0.0) / self.per_gy2))
+        return ProvenMean(self.weight, away if self.upper else self.hottest_gy - away, self.hottest_gy, self.upper)
+
+
+def driven_mean(
     problem: Problem,
     weights_mu: Floats,
     bargain: tuple[Wish, Price],
     conditions: tuple[Condition, ...],
     hottest_gy: float,
     weight: Floats | None = None,
-) -> ProvenMean:
-    """What is proven of the mean at a wish's points, weighed by `weight` (n,), under `conditions`.
+) -> Claim:
+    """What the mean at a wish's points, weighed by `weight` (n,), can be driven to under `conditions`.
 
     Without `weight` a goal on a mean takes its own, a dose-volume goal those where the dose cannot be avoided. `problem`
     gives operator, bounds and offset; `weights_mu` (n_beamlets,), where the solver begins, should keep the conditions.
@@ -78,9 +95,8 @@ def proven_mean(
     now = float(part @ _dose_gy(problem, weights_mu)[wish.rows])
     kind, level_gy = ("mean_dose", 0.0) if wish.upper else ("mean_underdose", hottest_gy)
     term = _term(wish, part, kind, worth / max(abs(now - level_gy), 1.0), {"dose_gy": level_gy})
-    lower_bound = _driven(problem, term, conditions, start, ITERATIONS).lower_bound
-    away = float(np.sqrt(lower_bound / term.weight))  # squared terms: the bound is on the square
-    return ProvenMean(weight, away if wish.upper else hottest_gy - away, hottest_gy, wish.upper)
+    plane = _driven(problem, term, conditions, start, ITERATIONS).plane
+    return Claim(weight, hottest_gy, wish.upper, term.weight, plane)
 
 
 def _spread_term(problem: Problem, wish: Wish, weights_mu: Floats, hottest_gy: float, worth: float) -> Term:

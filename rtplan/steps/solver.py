@@ -70,16 +70,20 @@ class BoxFunction(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowerModel:
-    """A plane below a convex function: constant + <slope, v>, and its minimum over the box."""
+    """A plane below a convex function: constant + <slope, v>, and its minimum over the box.
+
+    `slope` is Aᵀ `image_slope` and what r adds to it: the plane that other columns of A would have follows from that.
+    """
 
     constant: float
     slope: Float
     bound: float
+    image_slope: Float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """Best weights found, and what is proven: no weights in the box have a value below `lower_bound`.
+    """Best weights found, and what is proven: no weights in the box have a value below `lower_bound`, the least of `plane`.
 
     `relative_gap` = (value - lower_bound) / value. `converged`: the gap is within the tolerance, or the value is negligible;
     when a term is not convex, also that progress has stalled (a local optimum; the gap still holds, but is loose).
@@ -93,6 +97,7 @@ class Solution:
     converged: bool
     stopped: Stop
     function: BoxFunction  # with the prices that it ended with
+    plane: LowerModel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,7 +180,7 @@ def _solution(
     value, gap = final.at.total, _relative_gap(final.at.total, model)
     local = stopped == "stalled" and final.at.convex_image_gradient is not None
     converged = bool(gap <= tolerance or value <= negligible or local)
-    return Solution(final.weights, value, max(model.bound, 0.0), gap, iterations, converged, stopped, function)
+    return Solution(final.weights, value, max(model.bound, 0.0), gap, iterations, converged, stopped, function, model)
 
 
 def _stop(
@@ -208,11 +213,12 @@ def _point_at(function: BoxFunction, weights: Float, image: Float, at: Evaluatio
 
 def _touching_plane(function: BoxFunction, point: _Point, upper: Float) -> LowerModel:
     """The plane that touches the convex part at a point. Terms left out are non-negative, so it bounds the whole."""
-    slope = point.gradient
+    slope, image_slope = point.gradient, point.at.image_gradient
     if point.at.convex_image_gradient is not None:
-        slope = function.pull(point.at.convex_image_gradient) + point.at.weight_gradient
+        image_slope = point.at.convex_image_gradient
+        slope = function.pull(image_slope) + point.at.weight_gradient
     constant = point.at.convex_value - float(slope @ point.weights)
-    return LowerModel(constant, slope, _least_over_box(constant, slope, upper))
+    return LowerModel(constant, slope, _least_over_box(constant, slope, upper), image_slope)
 
 
 def _least_over_box(constant: float, slope: Float, upper: Float) -> float:
@@ -224,22 +230,38 @@ def tightened(model: LowerModel | None, plane: LowerModel, upper: Float) -> Lowe
     if model is None:
         return plane
 
-    def mixed(share: float) -> LowerModel:
+    def bound_at(share: float) -> float:
         constant = (1.0 - share) * model.constant + share * plane.constant
-        slope = (1.0 - share) * model.slope + share * plane.slope
-        return LowerModel(constant, slope, _least_over_box(constant, slope, upper))
+        return _least_over_box(constant, (1.0 - share) * model.slope + share * plane.slope, upper)
 
     golden = 0.5 * (5.0**0.5 - 1.0)
     low, high = 0.0, 1.0
-    left, right = mixed(high - golden), mixed(low + golden)
+    left, right = high - golden, low + golden
+    at_left, at_right = bound_at(left), bound_at(right)
     for _ in range(25):
-        if left.bound > right.bound:
+        if at_left > at_right:
             high = low + golden * (high - low)
-            right, left = left, mixed(high - golden * (high - low))
+            right, at_right, left = left, at_left, high - golden * (high - low)
+            at_left = bound_at(left)
         else:
             low = high - golden * (high - low)
-            left, right = right, mixed(low + golden * (high - low))
-    return max((model, plane, left, right), key=lambda candidate: candidate.bound)
+            left, at_left, right = right, at_right, low + golden * (high - low)
+            at_right = bound_at(right)
+    best, share = max((at_left, left), (at_right, right))
+    if best <= max(model.bound, plane.bound):
+        return max((model, plane), key=lambda candidate: candidate.bound)
+    return _mixed(model, plane, share, best)
+
+
+def _mixed(model: LowerModel, plane: LowerModel, share: float, bound: float) -> LowerModel:
+    """`share` of a plane and the rest of another."""
+    own = 1.0 - share
+    return LowerModel(
+        own * model.constant + share * plane.constant,
+        own * model.slope + share * plane.slope,
+        bound,
+        own * model.image_slope + share * plane.image_slope,
+    )
 
 
 def _advance(

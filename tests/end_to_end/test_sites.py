@@ -107,6 +107,12 @@ def test_a_site_can_be_planned_with_arcs(tmp_path: Path):
     assert top["d50_gy"] == pytest.approx(top["prescribed_gy"], rel=site.even)
     assert top["v95_percent"] > 90.0
     assert len(outcome.missed) <= site.may_miss, outcome.missed
+    # mutants: no certificates for arcs; the box's bound of a few beams
+    judged = [g for g in report["goals"] if g["value"] is not None]
+    assert judged and all(g["bound"] <= g["value"] if g["sense"] == "<=" else g["bound"] >= g["value"] for g in judged)
+    lungs = next(g for g in judged if (g["structure"], g["metric"]) == ("Lungs-GTV", "Mean[Gy]"))
+    assert lungs["bound"] > 0.6 * lungs["value"]
+    assert "no arcs over these angles with no more MU than this plan" in (out / "report.html").read_text()
 
 
 def coarse(site: Site, folder: Path) -> Path:

@@ -143,15 +143,27 @@ def test_a_local_optimum_is_not_taken_for_the_best():
 
 def test_planes_are_mixed_not_extrapolated():
     """A step from -1 to 0 does not go on to 0.6: only convex combinations of planes lie below the function."""
-    low, high = (LowerModel(constant, np.zeros(1), constant) for constant in (-1.0, 0.0))
+    low, high = (LowerModel(constant, np.zeros(1), constant, np.zeros(1)) for constant in (-1.0, 0.0))
     assert tightened(low, high, np.ones(1)).bound == 0.0
     assert tightened(high, low, np.ones(1)).bound == 0.0
 
 
 def test_mixed_planes_prove_more_than_either():
     """Under (w - 1)² on 0 to 2, the planes at 0 and 2 prove -3 each and 0 - 1 together: their mean is flat at -1."""
-    left, right = LowerModel(1.0, np.array([-2.0]), -3.0), LowerModel(-3.0, np.array([2.0]), -3.0)
+    left, right = (
+        LowerModel(1.0, np.array([-2.0]), -3.0, np.ones(1)),
+        LowerModel(-3.0, np.array([2.0]), -3.0, 3.0 * np.ones(1)),
+    )
     assert tightened(left, right, np.array([2.0])).bound == pytest.approx(-1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("variant", [CONVEX, CONVEX + DVH])
+def test_a_plane_is_that_of_its_image_slope(variant):
+    """Other columns get their slopes from it. mutants: the whole gradient; the older plane's"""
+    problem = random_problem(2, variant)
+    plane = optimise_weights(problem, np.full(40, 10.0), tolerance=1e-6, max_iterations=40).plane
+    assert plane.slope == pytest.approx(problem.pull(plane.image_slope), rel=1e-3, abs=1e-6 * np.abs(plane.slope).max())
+    assert plane.bound == pytest.approx(plane.constant + problem.upper_mu @ np.minimum(plane.slope, 0.0))
 
 
 def test_bound_is_not_trivial():

@@ -8,7 +8,7 @@ import pytest
 import small_plan
 from point_samples import samples_of
 
-from rtplan import planning
+from rtplan import arc_planning, planning
 from rtplan.domain.beams import Beam
 from rtplan.domain.dose import dose_in_mask
 from rtplan.domain.example_context import example_machine
@@ -221,3 +221,28 @@ def test_apertures_give_up_ideals_for_a_goal_that_is_missed(dose_gy, kept):
     after = relieved(problem, np.array([dose_gy]))
     assert [w.is_ideal for w in after.wishes] == ([False, True] if kept else [False])
     assert len(after.prices) == len(after.wishes)
+
+
+@pytest.mark.parametrize(("dose_gy", "after_second"), [(29.0, [False, True]), (31.0, [False])])
+def test_arcs_give_up_ideals_too_but_only_after_two_rounds(dose_gy, after_second, monkeypatch):
+    # mutants: after the first round, when arcs are still far from their goals; never
+    problem = of_one_target(30.0)
+    ideal = replace(problem.wishes[0], is_ideal=True, level_gy=24.7)
+    problem = replace(problem, wishes=(*problem.wishes, ideal), prices=first_prices((problem.wishes[0], ideal)))
+    made, seen = SimpleNamespace(fluence=lambda: np.array([dose_gy])), []
+
+    def optimised(problem, arcs, *, steps, progress):
+        seen.append([w.is_ideal for w in problem.wishes])
+        return arcs, problem
+
+    monkeypatch.setattr(arc_planning, "arcs_following", lambda *a: made)
+    monkeypatch.setattr(arc_planning, "plan_of_arcs", lambda *a: None)
+    monkeypatch.setattr(arc_planning, "plan_fluence", lambda *a, **k: ())
+    monkeypatch.setattr(arc_planning, "optimise_arcs", optimised)
+    for name in ("corrected", "measured"):
+        monkeypatch.setattr(planning, name, lambda model, problem, *a: problem)
+    monkeypatch.setattr(planning, "for_apertures", lambda problem, fluence: problem)
+    model = SimpleNamespace(machine=None, fractions=1, full_dose_gy=lambda maps: None)
+    fluence = SimpleNamespace(weights_mu=np.ones(1), beamlets=None)
+    arc_planning.deliverable(model, (), fluence, problem, lambda plan: None, lambda *a: None)  # type: ignore[arg-type]
+    assert seen == [[False, True], [False, True], after_second, after_second]
