@@ -2,8 +2,8 @@
 
 The influence operator holds the near field of each beamlet. What it leaves out (scatter from afar, tongue and groove, jaws,
 the blur of the source) is measured: the full dose minus the operator's, added to the optimiser's dose as a fixed offset and
-measured again after each solution. What is optimised is so what is delivered. How a goal's value on the CT's own voxels
-differs from that on the optimiser's is measured in the same way and shifts the level that the optimiser aims at.
+measured again after each solution. What is optimised is so what is delivered. How the dose at the CT's own voxels differs
+from what the optimiser's voxels show there is measured point by point in the same way.
 """
 
 from __future__ import annotations
@@ -231,8 +231,8 @@ def deliverable(
 ) -> DeliverablePlan:
     """Segments that follow the ideal fluence, then optimised themselves, between measurements of the full dose.
 
-    `dose_of` gives the dose of a plan on the grid that it is judged on; it is used for the last measurements, with which
-    the levels of the goals are set to what the CT's own voxels show.
+    `dose_of` gives the dose of a plan on the grid that it is judged on; it is used for the last measurements, which see the
+    CT's own voxels one by one.
     """
     machine = model.machine
     budget = model.prescription.protocol.segments_per_beam
@@ -275,21 +275,25 @@ def corrected(model: PlanningModel, problem: Problem, fluence_mu: Floats, full_g
 
 
 def measured(model: PlanningModel, problem: Problem, fluence_mu: Floats, dose: Dose) -> Problem:
-    """The problem with the residual of a plan's dose on the grid that it is judged on, and with levels as the CT's voxels
-    see them; `fluence_mu` (n_beamlets,) is what the optimiser takes for the plan's fluence."""
+    """The problem with the residual of a plan's dose on the grid that it is judged on, and with the points of all wishes as
+    the CT's voxels have them; `fluence_mu` (n_beamlets,) is what the optimiser takes for the plan's fluence."""
     full = dose_in_voxels(model, dose)
-    levels = measured_levels(model, problem.wishes, dose, full)
-    return corrected(model, replace(problem, wishes=levels), fluence_mu, full)
+    wishes = measured_wishes(model, problem.wishes, dose, full)
+    return corrected(model, replace(problem, wishes=wishes), fluence_mu, full)
 
 
-def measured_levels(model: PlanningModel, wishes: tuple[Wish, ...], dose: Dose, full_gy: Floats) -> tuple[Wish, ...]:
-    """The wishes with levels as the CT's voxels see them: less what the optimiser's voxels do not show of a goal's value."""
+def measured_wishes(model: PlanningModel, wishes: tuple[Wish, ...], dose: Dose, full_gy: Floats) -> tuple[Wish, ...]:
+    """The wishes with each point's dose as the CT's voxel has it, and with levels that allow for the voxels that are no
+    points; `full_gy` (n_voxels,) is the dose in the optimiser's voxels."""
     grid, structures = model.structures.grid, model.structures
     found = []
     for wish in wishes:
         voxels = dose_in_mask(dose, structures[wish.goal.structure].mask, grid).astype(np.float64)
-        fine = replace(wish, rows=np.arange(len(voxels)), share=np.full(len(voxels), 1.0 / len(voxels)), mixing=None)
-        unseen = fine.value_gy(voxels) - wish.value_gy(full_gy)
+        points = voxels[model.samples[wish.goal.structure].chosen]
+        wish = replace(wish, beside_gy=points - wish.at_points_of(full_gy[wish.rows]))
+        share = np.full(len(voxels), 1.0 / len(voxels))
+        fine = replace(wish, rows=np.arange(len(voxels)), share=share, mixing=None, beside_gy=None)
+        unseen = fine.value_gy(voxels) - wish.value_gy(full_gy)  # nothing where every voxel is a point
         found.append(replace(wish, level_gy=wish.level_gy - unseen + wish.unseen_gy, unseen_gy=unseen))
     return tuple(found)
 

@@ -11,4 +11,4 @@ from rtplan.steps.samples import Samples
 def samples_of(rows, voxel_cc: float) -> Samples:
     """Points that are these rows of the dose vector, each of `voxel_cc`."""
     rows = np.asarray(rows, dtype=np.int64)
-    return Samples(rows, sp.identity(len(rows), format="csr"), len(rows) * voxel_cc)
+    return Samples(rows, sp.identity(len(rows), format="csr"), len(rows) * voxel_cc, np.arange(len(rows)))

@@ -44,6 +44,10 @@ class Question:
     prescription: Prescription
     samples: Mapping[str, Samples]
 
+    def __post_init__(self) -> None:
+        if any(w.beside_gy is not None for w in self.problem.wishes):
+            raise ValueError("certificates are of the ideal fluence, whose points were not measured one by one")
+
     @property
     def bargains(self) -> list[Bargain]:
         """The wish of every goal with its price; ideals are no conditions."""

@@ -23,15 +23,17 @@ MOST = 20_000  # points a structure: beyond that every k-th voxel stands for its
 class Samples:
     """Points in one structure, each the mean of voxels: dose at the points is `mixing` (n, m) times the dose of `rows` (m,).
 
-    `volume_cc` is the structure's whole volume.
+    `volume_cc` is the structure's whole volume; `chosen` (n,) tells which of its CT voxels, in array order, the points are.
     """
 
     rows: NDArray[np.int64]
     mixing: sp.csr_matrix
     volume_cc: float
+    chosen: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", frozen(self.rows, np.int64))
+        object.__setattr__(self, "chosen", frozen(self.chosen, np.int64))
 
 
 def samples_in(structures: StructureSet, name: str, grid: Grid, voxel_index: NDArray[np.int64]) -> Samples:
@@ -43,7 +45,8 @@ def samples_in(structures: StructureSet, name: str, grid: Grid, voxel_index: NDA
     mask = structures[name].mask
     index = np.argwhere(mask)
     volume_cc = len(index) * structures.grid.voxel_cc
-    index = index[:: -(-len(index) // MOST)] if len(index) else index
+    chosen = np.arange(0, len(index), max(1, -(-len(index) // MOST)))
+    index = index[chosen]
     at = grid.to_index(structures.grid.to_point_mm(index.astype(np.float64)))
     row_of = np.full(grid.n_voxels, -1, dtype=np.int64)
     row_of[voxel_index] = np.arange(len(voxel_index))
@@ -62,4 +65,5 @@ def samples_in(structures: StructureSet, name: str, grid: Grid, voxel_index: NDA
     unique, column = np.unique(np.concatenate(rows), return_inverse=True)
     mixing = sp.csr_matrix((np.concatenate(weights), (np.concatenate(points), column)), shape=(len(at), len(unique)))
     total = np.asarray(mixing.sum(axis=1)).ravel()
-    return Samples(unique, sp.csr_matrix(sp.diags(1.0 / total[total > 0.0]) @ mixing[total > 0.0]), volume_cc)
+    known = total > 0.0
+    return Samples(unique, sp.csr_matrix(sp.diags(1.0 / total[known]) @ mixing[known]), volume_cc, chosen[known])

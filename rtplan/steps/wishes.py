@@ -64,7 +64,8 @@ class Wish:
     mixing: sp.csr_matrix | None = None
     contested: float = 0.0  # share of the volume that goals of higher priority want above an upper level
     is_ideal: bool = False  # of the goal's ideal, not of its limit: worth less, and nothing is missed without it
-    unseen_gy: float = 0.0  # what the level already allows for: the goal's value on the CT's voxels less that on these
+    beside_gy: Floats | None = None  # (n,) measured at each point beyond what the mixture of the rows shows there
+    unseen_gy: float = 0.0  # what the level already allows for: the goal's value on all CT voxels less that at the points
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", frozen(self.rows, np.int64))
@@ -86,7 +87,8 @@ class Wish:
 
     def at_points(self, dose_gy: Floats) -> Floats:
         """Dose at the points (n,) for the dose of all rows."""
-        return self.at_points_of(dose_gy[self.rows])
+        seen = self.at_points_of(dose_gy[self.rows])
+        return seen if self.beside_gy is None else seen + self.beside_gy
 
     def at_points_of(self, values: Floats) -> Floats:
         """Values of the wish's own rows (m,) at its points (n,)."""

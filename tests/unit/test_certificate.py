@@ -56,7 +56,10 @@ class Prescribed:
 
 def asked(problem, weights_mu, final_gy):
     """The question of a problem with its ideal fluence and final dose; every structure has 5 cc."""
-    samples = {w.goal.structure: Samples(w.rows, sp.identity(len(w.rows), format="csr"), VOLUME_CC) for w in problem.wishes}
+    samples = {
+        w.goal.structure: Samples(w.rows, sp.identity(len(w.rows), format="csr"), VOLUME_CC, np.arange(len(w.rows)))
+        for w in problem.wishes
+    }
     ideal = problem.dose_gy(problem.image(weights_mu))
     return Question(problem, weights_mu, (ideal, final_gy), Prescribed(), samples)
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import small_plan
 from point_samples import samples_of
 
@@ -12,7 +13,7 @@ from rtplan import arc_planning, planning
 from rtplan.domain.beams import Beam
 from rtplan.domain.dose import dose_in_mask
 from rtplan.domain.example_context import example_machine
-from rtplan.domain.goals import Goal, evaluate_metric, parse_metric
+from rtplan.domain.goals import Goal, parse_metric
 from rtplan.domain.influence import Beamlets, FluencePlan
 from rtplan.domain.prescription import Normalisation, PrescribedTarget
 from rtplan.planning import (
@@ -22,7 +23,7 @@ from rtplan.planning import (
     fluence_maps,
     for_apertures,
     ideal_fluence,
-    measured_levels,
+    measured_wishes,
     plan_segments,
     plan_with_mu,
     relieved,
@@ -32,6 +33,7 @@ from rtplan.registry import shelf
 from rtplan.steps.final_dose import scaled_plan
 from rtplan.steps.optimise import Problem, Term, neighbour_smoothness
 from rtplan.steps.place_beams import unused_beams
+from rtplan.steps.samples import Samples
 from rtplan.steps.wishes import Price, build_wishes, first_prices
 
 
@@ -95,23 +97,49 @@ def wishes_of(*goals, sets):
     return build_wishes(prescription, samples, room_gy=0.3)
 
 
-@pytest.mark.parametrize("metric", ["Mean[Gy]", "D20[Gy]", "Max[Gy]", "EUD8[Gy]"])
-def test_levels_are_measured_as_the_ct_sees_the_goal(metric):
-    """Where the optimiser's value stands at the new level, the CT's stands at the old one. Measured again it is the same,
-    and measured with another dose the first measurement is forgotten. mutants: sign of what is unseen; shifts that add up"""
+def parotid(metric, every):
+    """A goal on every k-th of the parotid's CT voxels, each halfway between two rows; the model; and the voxels' dose."""
     structures, dose = small_plan.structures(), small_plan.dose()
-    (wish,) = wishes_of(("Parotid_L", metric, "<=", 30.0), sets={"Parotid_L": (np.arange(2, 7), np.ones(5))})
-    fine = dose_in_mask(dose, structures["Parotid_L"].mask, structures.grid).astype(float)
-    value = evaluate_metric(wish.goal.metric, fine, structures.grid.voxel_cc, 70.0)
-    model = SimpleNamespace(structures=structures)
-    full = np.linspace(1.0, 30.0, 10)
-    (first,) = measured_levels(model, (wish,), dose, full)
-    assert first.level_gy == pytest.approx(wish.level_gy - (value - wish.value_gy(full)), abs=0.3)
-    assert abs(first.level_gy - wish.level_gy) > 0.5
-    (again,) = measured_levels(model, (first,), dose, full)
+    voxels = dose_in_mask(dose, structures["Parotid_L"].mask, structures.grid).astype(float)
+    chosen = np.arange(0, len(voxels), every)
+    rows = np.arange(len(chosen) + 1)
+    mixing = sp.csr_matrix((np.eye(len(chosen), len(rows)) + np.eye(len(chosen), len(rows), 1)) / 2)
+    samples = {"Parotid_L": Samples(rows, mixing, 1.0, chosen)}
+    goal = Goal("Parotid_L", parse_metric(metric), "<=", 30.0, 3, "made up", "unverified")
+    prescription = SimpleNamespace(goals=(goal,), prescribed_gy=lambda structure: 70.0)
+    (wish,) = build_wishes(prescription, samples, room_gy=0.3)
+    return wish, SimpleNamespace(structures=structures, samples=samples), dose, voxels
+
+
+@pytest.mark.parametrize("metric", ["Mean[Gy]", "D20[Gy]", "Max[Gy]", "EUD8[Gy]"])
+def test_points_are_measured_where_the_ct_has_them(metric):
+    """Every point has its voxel's dose, whatever the rows show there, and the level stays. More dose in the rows is more at
+    the points. Measured again, the first measurement is forgotten. mutants: levels shifted besides; differences that add up;
+    the dose of other voxels"""
+    wish, model, dose, voxels = parotid(metric, 1)
+    full = np.linspace(1.0, 30.0, len(wish.rows))
+    (first,) = measured_wishes(model, (wish,), dose, full)
+    np.testing.assert_allclose(first.at_points(full), voxels)
+    assert first.level_gy == pytest.approx(wish.level_gy) and first.unseen_gy == pytest.approx(0.0)
+    assert np.abs(wish.at_points(full) - voxels).max() > 1.0
+    np.testing.assert_allclose(first.at_points(full + 3.0), voxels + 3.0)
+    (again,) = measured_wishes(model, (first,), dose, 2.0 * full)
+    np.testing.assert_allclose(again.at_points(2.0 * full), voxels)
+
+
+@pytest.mark.parametrize("metric", ["Mean[Gy]", "D20[Gy]", "Max[Gy]", "EUD8[Gy]"])
+def test_levels_allow_for_voxels_that_are_no_points(metric):
+    """Where the points' value stands at the new level, that of all voxels stands at the old one. mutants: the sign of what
+    is unseen; shifts that add up; the first points taken for every k-th"""
+    wish, model, dose, voxels = parotid(metric, 7)
+    full = np.linspace(1.0, 30.0, len(wish.rows))
+    (first,) = measured_wishes(model, (wish,), dose, full)
+    np.testing.assert_allclose(first.at_points(full), voxels[::7])
+    every = parotid(metric, 1)[0]
+    of_all = every._value(voxels)
+    assert first.level_gy == pytest.approx(wish.level_gy - (of_all - wish._value(voxels[::7])))
+    (again,) = measured_wishes(model, (first,), dose, full)
     assert again.level_gy == pytest.approx(first.level_gy)
-    (other,) = measured_levels(model, (first,), dose, full + 3.0)
-    assert other.level_gy == pytest.approx(first.level_gy + wish.value_gy(full + 3.0) - wish.value_gy(full))
 
 
 @pytest.mark.parametrize(

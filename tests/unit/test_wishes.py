@@ -149,13 +149,13 @@ def test_ideals_are_wishes_at_their_own_level_for_less():
 
 def test_a_volume_in_cc_is_a_share_of_the_whole_structure():
     """Every second voxel of 200 of 0.05 cc is a point: 1 cc of 10 cc is a tenth. mutant: the points' own volume"""
-    every_second = Samples(np.arange(100), sp.identity(100, format="csr"), 10.0)
+    every_second = Samples(np.arange(100), sp.identity(100, format="csr"), 10.0, np.arange(0, 200, 2))
     assert wish_of("D1cc[Gy] <= 45", organ=every_second).exempt == pytest.approx(EXEMPT * 0.1)
 
 
 def test_points_between_voxels_are_their_mixture():
     """A point halfway between two voxels has their mean dose and pulls at both alike. mutant: the first voxel's dose"""
-    halfway = Samples(np.array([3, 4]), sp.csr_matrix([[0.5, 0.5]]), 1.0)
+    halfway = Samples(np.array([3, 4]), sp.csr_matrix([[0.5, 0.5]]), 1.0, np.zeros(1))
     wish = wish_of("Mean[Gy] <= 20", organ=halfway)
     dose = np.zeros(10)
     dose[[3, 4]] = 10.0, 40.0
@@ -164,7 +164,7 @@ def test_points_between_voxels_are_their_mixture():
 
 
 def test_a_goal_without_voxels_is_not_skipped():
-    nowhere = Samples(np.empty(0, np.int64), sp.csr_matrix((0, 0)), 1.0)
+    nowhere = Samples(np.empty(0, np.int64), sp.csr_matrix((0, 0)), 1.0, np.empty(0))
     with pytest.raises(PlanningFailed, match="Organ") as caught:
         wish_of("Mean[Gy] <= 26", organ=nowhere)
     assert caught.value.code == "GOAL_WITHOUT_VOXELS"

@@ -1,0 +1,34 @@
+"""Points at which goals are judged, as mixtures of the optimiser's voxels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import small_plan
+
+from rtplan.domain.grid import Grid
+from rtplan.steps import samples as module
+from rtplan.steps.samples import samples_in
+
+GRID = Grid((20, 30, 36), (3.0, 4.0, 4.0), (-70.0, -58.0, -28.0))
+
+
+@pytest.mark.parametrize("most", [20_000, 100])
+@pytest.mark.parametrize("first_slice", [0, 11])
+def test_points_are_the_chosen_voxels_centres(most, first_slice, monkeypatch):
+    """A dose that rises evenly in space has at each point the value of the voxel that it says it is, also where voxels lie
+    beyond what the optimiser knows. mutants: the first voxels instead of every k-th; points that were left out counted"""
+    monkeypatch.setattr(module, "MOST", most)
+    structures = small_plan.structures()
+    known = np.arange(first_slice * 30 * 36, GRID.n_voxels)
+    found = samples_in(structures, "Parotid_L", GRID, known)
+    index = np.argwhere(structures["Parotid_L"].mask)
+    every = -(-len(index) // most)
+    centres = structures.grid.to_point_mm(index[found.chosen].astype(float))
+    rising = np.array([0.3, -0.2, 0.7])
+    voxels_mm = GRID.to_point_mm(np.stack(np.unravel_index(known[found.rows], GRID.shape_zyx), axis=1).astype(float))
+    inside = GRID.to_index(centres)[:, 0] >= first_slice
+    np.testing.assert_allclose((found.mixing @ (voxels_mm @ rising))[inside], (centres @ rising)[inside], atol=1e-9)
+    assert np.all(found.chosen % every == 0) and found.mixing.shape == (len(found.chosen), len(found.rows))
+    assert (len(found.chosen) == -(-len(index) // every)) == (first_slice == 0)
+    assert found.volume_cc == pytest.approx(len(index) * structures.grid.voxel_cc)
