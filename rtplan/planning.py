@@ -51,6 +51,7 @@ APERTURE_ROUNDS = (
     (25, False, True),
     (25, False, True),
     (25, False, True),
+    (25, False, True),
 )
 INSISTENCE = 4.0  # price cap for apertures over that for the ideal fluence
 SMOOTHNESS = 0.1  # of the squared highest prescription, spread over pairs of beamlets that differ by the mean weight
@@ -140,7 +141,7 @@ def ideal_fluence(
 def _missed(problem: Problem, beamlet_mu: Floats) -> list[int]:
     """Priorities of the goals that are missed, ideals not counted."""
     dose = problem.dose_gy(problem.image(beamlet_mu))
-    return [w.goal.priority for w in problem.wishes if not w.is_ideal and w.missed_gy(dose) > ROOM_GY]
+    return [w.goal.priority for w in problem.wishes if not w.is_ideal and w.missed_gy(dose) > w.room_gy]
 
 
 def for_apertures(problem: Problem, fluence: FluencePlan) -> Problem:
@@ -247,7 +248,7 @@ def deliverable(
             problem = corrected(model, problem, segments.fluence(), model.full_dose_gy(plan_fluence(plan, machine)))
         least_mu = 0.0 if adding else LEAST_MU_MARGIN * machine.min_segment_mu
         segments, problem = optimise_apertures(problem, segments, steps=steps, least_mu=least_mu, progress=heard)
-        if part:
+        if on_judging_grid:
             problem = relieved(problem, segments.fluence())
         if adding:
             segments = segments.keeping(segments.mu > machine.min_segment_mu / 2)

@@ -39,6 +39,7 @@ WHOLE = 10.0  # times its cap: what all of an organ that lies where a target nee
 TOLERANCE_GY = 0.1  # beyond a level: a wish missed by less counts as kept
 IDEAL_SHARE = 0.4  # of a goal's price cap, that its ideal may cost
 EXEMPT = 0.8  # of the volume that a goal lets off is let off: what other grids see differently needs room
+FEW, ROOM_OF_FEW = 0.02, 1.7  # what hangs on so small a share of the volume moves more: room for it, in times that of others
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +63,7 @@ class Wish:
     exempt: float = 0.0
     exponent: float = 1.0
     mixing: sp.csr_matrix | None = None
+    room_gy: float = 0.0  # that the level was made stricter than the goal's limit
     contested: float = 0.0  # share of the volume that goals of higher priority want above an upper level
     is_ideal: bool = False  # of the goal's ideal, not of its limit: worth less, and nothing is missed without it
     beside_gy: Floats | None = None  # (n,) measured at each point beyond what the mixture of the rows shows there
@@ -246,9 +248,9 @@ def holds(wishes: tuple[Wish, ...], rule: Normalisation) -> bool:
 def build_wishes(prescription: Prescription, samples: Mapping[str, Samples], *, room_gy: float) -> tuple[Wish, ...]:
     """One wish for each goal of the prescription, on the structures' samples.
 
-    Levels are `room_gy` inside the goals' limits, for what grid and delivery will take. Raises PlanningFailed
-    GOAL_WITHOUT_VOXELS for a structure that no voxel of the grid represents, GOAL_NOT_CONVEX for a generalised mean on the
-    side that is not convex.
+    Levels are `room_gy` inside the goals' limits, more where few voxels decide, for what grid and delivery will take.
+    Raises PlanningFailed GOAL_WITHOUT_VOXELS for a structure that no voxel of the grid represents, GOAL_NOT_CONVEX for a
+    generalised mean on the side that is not convex.
     """
     found = []
     for goal in prescription.goals:
@@ -285,7 +287,7 @@ def build_ideals(prescription: Prescription, samples: Mapping[str, Samples], *, 
 
 
 def _wish(goal: Goal, samples: Samples, prescribed_gy: float, room_gy: float) -> Wish:
-    """A goal's wish with the level `room_gy` inside its limit."""
+    """A goal's wish with the level `room_gy` inside its limit, `ROOM_OF_FEW` times that where few voxels decide."""
     cap = PRICE_CAPS[min(goal.priority, len(PRICE_CAPS) - 1)]
     upper, metric = goal.sense == "<=", goal.metric
     if metric.kind == "eud_gy" and upper != (metric.argument >= 1.0):
@@ -299,6 +301,8 @@ def _wish(goal: Goal, samples: Samples, prescribed_gy: float, room_gy: float) ->
     kind: WishKind = "mean" if metric.kind == "mean_gy" else "eud" if metric.kind == "eud_gy" else "tail"
     level_gy, volume = (goal.limit, 1.0) if kind != "tail" else dose_and_volume(goal, samples.volume_cc, prescribed_gy)
     let_off = (volume if upper else 1.0 - volume) if kind == "tail" else 0.0
+    if kind == "tail" and let_off < FEW:
+        room_gy *= ROOM_OF_FEW
     return Wish(
         goal,
         kind,
@@ -311,6 +315,7 @@ def _wish(goal: Goal, samples: Samples, prescribed_gy: float, room_gy: float) ->
         exempt=EXEMPT * let_off,
         exponent=metric.argument if kind == "eud" else 1.0,
         mixing=samples.mixing,
+        room_gy=room_gy,
     )
 
 

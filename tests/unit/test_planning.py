@@ -22,6 +22,7 @@ from rtplan.planning import (
     corrected,
     fluence_maps,
     for_apertures,
+    goals_first,
     ideal_fluence,
     measured_wishes,
     plan_segments,
@@ -274,3 +275,14 @@ def test_arcs_give_up_ideals_too_but_only_after_two_rounds(dose_gy, after_second
     fluence = SimpleNamespace(weights_mu=np.ones(1), beamlets=None)
     arc_planning.deliverable(model, (), fluence, problem, lambda plan: None, lambda *a: None)  # type: ignore[arg-type]
     assert seen == [[False, True], [False, True], after_second, after_second]
+
+
+@pytest.mark.parametrize(("dose_gy", "missed"), [(30.1, True), (29.9, False)])
+@pytest.mark.parametrize("metric", ["Mean[Gy]", "Max[Gy]"])
+def test_a_goal_is_missed_beyond_its_limit_whatever_its_room(metric, dose_gy, missed):
+    # mutants: beyond the level; beyond the level by the same for all
+    problem = of_one_target(30.0)
+    (wish,) = wishes_of(("Organ", metric, "<=", 30.0), sets={"Organ": (np.arange(1), np.ones(1))})
+    ideal = replace(wish, is_ideal=True)
+    problem = replace(problem, wishes=(wish, ideal), prices=first_prices((wish, ideal)))
+    assert len(goals_first(problem, np.array([dose_gy])).wishes) == (1 if missed else 2)

@@ -110,9 +110,18 @@ def test_the_wish_is_kept_where_the_goal_is_met(metric, sense):
 
 
 def test_levels_leave_room_on_the_strict_side():
-    # mutant: room added to upper limits too
-    assert wish_of("Max[Gy] <= 50", room_gy=0.3).level_gy == pytest.approx(49.7)
-    assert wish_of("D99[Gy] >= 57", room_gy=0.3).level_gy == pytest.approx(57.3)
+    # mutants: room added to upper limits too; no more room where few voxels decide; for means too
+    for text, level_gy in (
+        ("D2[Gy] <= 50", 49.7),
+        ("D95[Gy] >= 57", 57.3),
+        ("Mean[Gy] <= 26", 25.7),
+        ("Max[Gy] <= 50", 49.49),
+        ("D99[Gy] >= 57", 57.51),
+        ("V57Gy[%] >= 99", 57.51),
+    ):
+        found = wish_of(text, room_gy=0.3)
+        assert found.level_gy == pytest.approx(level_gy), text
+        assert found.room_gy == pytest.approx(abs(level_gy - (57.0 if "57" in text else found.goal.limit)))
 
 
 @pytest.mark.parametrize(
