@@ -13,6 +13,16 @@ from rtplan.steps.samples import samples_in
 GRID = Grid((20, 30, 36), (3.0, 4.0, 4.0), (-70.0, -58.0, -28.0))
 
 
+@pytest.mark.parametrize(("lowest_mm", "far"), [(-20.0, False), (30.0, True), (-45.0, True)])
+def test_a_structure_beyond_the_grid_is_far(lowest_mm, far):
+    # mutants: never; what has no known voxel counts as far too
+    structures = small_plan.structures()
+    grid = Grid((10, 30, 36), (3.0, 4.0, 4.0), (-70.0, -58.0, lowest_mm))
+    assert samples_in(structures, "Parotid_L", grid, np.arange(grid.n_voxels)).far is far
+    nothing_known = samples_in(structures, "Parotid_L", GRID, np.arange(3))
+    assert nothing_known.mixing.shape[0] == 0 and not nothing_known.far
+
+
 @pytest.mark.parametrize("most", [20_000, 100])
 @pytest.mark.parametrize("first_slice", [0, 11])
 def test_points_are_the_chosen_voxels_centres(most, first_slice, monkeypatch):

@@ -179,6 +179,18 @@ def test_a_goal_without_voxels_is_not_skipped():
     assert caught.value.code == "GOAL_WITHOUT_VOXELS"
 
 
+def test_an_organ_far_from_the_targets_is_judged_but_not_optimised():
+    """An esophagus drawn from 60 mm below the targets on, where the optimiser's grid does not reach. mutants: no plan; its
+    ideal kept; a lower limit dropped as well"""
+    far = Samples(np.empty(0, np.int64), sp.csr_matrix((0, 0)), 1.0, np.empty(0), far=True)
+    goals = tuple(replace(goal(text), ideal=20.0) for text in ("Mean[Gy] <= 26", "Max[Gy] <= 40"))
+    assert wishes_of(*goals, organ=far) == ()
+    prescription = SimpleNamespace(goals=goals, prescribed_gy=lambda structure: PRESCRIBED_GY)
+    assert build_ideals(prescription, {"Organ": far}, room_gy=0.3) == ()
+    with pytest.raises(PlanningFailed, match="Organ"):
+        wish_of("D95[Gy] >= 57", organ=far)
+
+
 @pytest.mark.parametrize(("limit_gy", "priority", "contested"), [(5, 2, 0.6), (5, 1, 0.0), (5, 0, 0.0), (55, 2, 0.0)])
 def test_what_a_target_of_higher_priority_needs_costs_no_whole_price_at_every_point(limit_gy, priority, contested):
     """60 of an organ's 100 points lie in a target that wants 50 Gy. All of them together then ask for `WHOLE` times the cap
