@@ -170,13 +170,15 @@ def relieved(problem: Problem, beamlet_mu: Floats) -> Problem:
     """The problem without what is out of reach and stands below a goal that is missed: chasing it may be why. Where nothing
     above it is missed it is chased on. Ideals are given up for any goal that is missed."""
     missed = _missed(problem, beamlet_mu)
-    return _reachable(goals_first(problem, beamlet_mu), beamlet_mu, above=min(missed)) if missed else problem
+    return _reachable(_without_ideals(problem), beamlet_mu, above=min(missed)) if missed else problem
 
 
 def goals_first(problem: Problem, beamlet_mu: Floats) -> Problem:
     """The problem without ideals where a goal is missed."""
-    if not _missed(problem, beamlet_mu):
-        return problem
+    return _without_ideals(problem) if _missed(problem, beamlet_mu) else problem
+
+
+def _without_ideals(problem: Problem) -> Problem:
     kept = [(w, p) for w, p in zip(problem.wishes, problem.prices, strict=True) if not w.is_ideal]
     return replace(problem, wishes=tuple(w for w, _ in kept), prices=tuple(p for _, p in kept))
 

@@ -72,6 +72,8 @@ class Wish:
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", frozen(self.rows, np.int64))
         object.__setattr__(self, "share", frozen(self.share, np.float64))
+        if self.beside_gy is not None:
+            object.__setattr__(self, "beside_gy", frozen(self.beside_gy, np.float64))
         points = self.rows.shape if self.mixing is None else self.mixing.shape[:1]
         if points != self.share.shape or not len(self.rows) or not np.isclose(self.share.sum(), 1.0):
             raise ValueError(f"{self.goal.structure}: one share a point is needed, of sum 1")
