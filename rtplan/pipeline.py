@@ -227,7 +227,7 @@ def modulated(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> M
     ideal = steps.run("ideal_dose", lambda: judge.of_fluence(maps, model.fractions))
     stages: dict[Stage, Dose] = {"ideal_fluence": ideal, "sequenced": planned.before}
     solver = SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged)
-    return Made(planned, beams, (), solver, bounds, stages)
+    return Made(planned, beams, planning.not_optimised(model), solver, bounds, stages)
 
 
 def rotational(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:
@@ -246,7 +246,8 @@ def rotational(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> 
     ideal = steps.run("ideal_dose", lambda: judge.of_fluence(maps, model.fractions))
     stages: dict[Stage, Dose] = {"ideal_fluence": ideal, "sequenced": planned.before}
     solver = SolverSummary(fluence.objective_value, fluence.relative_gap, fluence.iterations, fluence.converged)
-    return Made(planned, tuple(arc.start for arc in arcs), (), solver, bounds, stages)
+    starts = tuple(arc.start for arc in arcs)
+    return Made(planned, starts, planning.not_optimised(model), solver, bounds, stages)
 
 
 def conformal(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> Made:

@@ -25,6 +25,7 @@ from rtplan.domain.plan import DeliverablePlan, Segment, step_and_shoot_beam
 from rtplan.domain.prescription import Prescription
 from rtplan.domain.progress import Progress
 from rtplan.domain.structures import StructureSet
+from rtplan.domain.verdict import Finding
 from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
 from rtplan.steps.arc_apertures import raised_arcs
@@ -113,6 +114,13 @@ def first_problem(model: PlanningModel) -> tuple[Problem, Floats]:
         prices=first_prices(wishes),
     )
     return problem, start
+
+
+def not_optimised(model: PlanningModel) -> tuple[Finding, ...]:
+    """ORGAN_NOT_OPTIMISED for each structure with goals of which nothing lies in the body within the optimiser's grid."""
+    names = sorted({goal.structure for goal in model.prescription.goals if model.samples[goal.structure].beyond})
+    text = "no part of {} lies in the body near the targets' level: its goals are judged, but nothing was done for them"
+    return tuple(Finding("ORGAN_NOT_OPTIMISED", "flag", text.format(name), name) for name in names)
 
 
 def ideal_fluence(

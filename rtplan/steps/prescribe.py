@@ -15,6 +15,7 @@ from rtplan.domain.verdict import Finding
 from rtplan.errors import CaseRejected
 from rtplan.steps.laterality import target_side
 from rtplan.steps.margins import deeper_than, expanded, ring
+from rtplan.steps.target_checks import check_organ
 
 _Masks = dict[str, NDArray[np.bool_]]
 
@@ -44,6 +45,9 @@ def prescribe(structures: StructureSet, protocol: Protocol) -> tuple[Prescriptio
     masks: _Masks = {s.name: s.mask for s in structures}
     masks.update(_targets(masks, [level.target for level in present], structures, protocol, findings))
     helpers = _helpers(masks, structures, protocol, findings)
+    judged = {goal.structure for goal in protocol.goals}
+    for organ in (s for s in structures if s.name in judged):
+        findings += check_organ(organ, structures.external.mask, structures.grid)
     complete = tuple(replace(s, mask=masks[s.name]) for s in structures)
     prescription = Prescription(
         protocol=protocol,

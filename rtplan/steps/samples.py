@@ -24,14 +24,14 @@ class Samples:
     """Points in one structure, each the mean of voxels: dose at the points is `mixing` (n, m) times the dose of `rows` (m,).
 
     `volume_cc` is the structure's whole volume; `chosen` (n,) tells which of its CT voxels, in array order, the points are.
-    Of a structure that is `far` no voxel lies on the grid, which goes on well beyond the targets.
+    Of a structure that is `beyond` no voxel lies in the body within the grid, which goes on well beyond the targets.
     """
 
     rows: NDArray[np.int64]
     mixing: sp.csr_matrix
     volume_cc: float
     chosen: NDArray[np.int64]
-    far: bool = False
+    beyond: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", frozen(self.rows, np.int64))
@@ -49,6 +49,7 @@ def samples_in(structures: StructureSet, name: str, grid: Grid, voxel_index: NDA
     volume_cc = len(index) * structures.grid.voxel_cc
     chosen = np.arange(0, len(index), max(1, -(-len(index) // MOST)))
     index = index[chosen]
+    in_body = structures.external.mask[tuple(index.T)]
     at = grid.to_index(structures.grid.to_point_mm(index.astype(np.float64)))
     on_grid = np.all((at > -0.5) & (at < np.array(grid.shape_zyx) - 0.5), axis=1)
     row_of = np.full(grid.n_voxels, -1, dtype=np.int64)
@@ -70,4 +71,4 @@ def samples_in(structures: StructureSet, name: str, grid: Grid, voxel_index: NDA
     total = np.asarray(mixing.sum(axis=1)).ravel()
     known = total > 0.0
     made = sp.csr_matrix(sp.diags(1.0 / total[known]) @ mixing[known])
-    return Samples(unique, made, volume_cc, chosen[known], far=bool(len(index)) and not on_grid.any())
+    return Samples(unique, made, volume_cc, chosen[known], beyond=bool(len(index)) and not (on_grid & in_body).any())

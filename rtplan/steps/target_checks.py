@@ -1,4 +1,4 @@
-"""Whether targets and body are what they claim to be: where they lie, how large they are, on which side."""
+"""Whether targets, organs and body are what they claim to be: where they lie, how large they are, on which side."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from scipy.ndimage import label
 from rtplan.domain.contour_faults import TooIntricate, crossings, gaps
 from rtplan.domain.grid import Grid
 from rtplan.domain.structures import RoiContours, Structure
-from rtplan.domain.verdict import Finding
+from rtplan.domain.verdict import Finding, Severity
 from rtplan.errors import CaseRejected
 from rtplan.steps.margins import box_around, expanded
 
+ORGAN_OUTSIDE_SHARE, ORGAN_LOST_SHARE = 0.1, 0.5  # of an organ's volume outside the body: flagged, held
 MIN_INSIDE = 0.99  # of a target's volume, inside the External but for one voxel at its surface
 MAX_EXTENT_MM = 400.0  # the largest field
 MIN_VOLUME_CC, MAX_VOLUME_CC = 0.1, 5000.0
@@ -89,10 +90,7 @@ def _inside(
     if n_spill == 0:
         return mask, []
     z = grid.z_mm()[int(np.argmax(spill.sum(axis=(1, 2))))]
-    box = box_around(mask, grid, 2 * max(grid.spacing_zyx_mm))
-    near = np.zeros_like(mask)
-    near[box] = expanded(external[box], grid, max(grid.spacing_zyx_mm[1:])) if external[box].any() else False
-    share = int((spill & ~near).sum()) / n_mask
+    share = _share_outside(mask, external, grid)
     if share > 1 - MIN_INSIDE or n_spill == n_mask:
         raise CaseRejected(
             "SS_TARGET_OUTSIDE_BODY",
@@ -102,6 +100,27 @@ def _inside(
         )
     text = f"{n_spill * grid.voxel_cc:.2f} cc ({100 * n_spill / n_mask:.1f} %) of {name} outside the body cut off"
     return mask & external, [Finding("TARGET_CUT_AT_BODY", "flag", text)]
+
+
+def check_organ(structure: Structure, external: NDArray[np.bool_], grid: Grid) -> list[Finding]:
+    """ORGAN_OUTSIDE_BODY for an organ of which more than a tenth lies outside the body, held from a half on: no dose is
+    calculated there, and its goals are judged as if none arrived."""
+    share = _share_outside(structure.mask, external, grid)
+    if share <= ORGAN_OUTSIDE_SHARE:
+        return []
+    severity: Severity = "hold" if share > ORGAN_LOST_SHARE else "flag"
+    text = f"{100 * share:.0f} % of {structure.name} lies outside the body, where no dose is calculated"
+    z, y, x = np.argwhere(structure.mask & ~external)[0]
+    return [Finding("ORGAN_OUTSIDE_BODY", severity, text, structure.name, (int(z), int(y), int(x)))]
+
+
+def _share_outside(mask: NDArray[np.bool_], external: NDArray[np.bool_], grid: Grid) -> float:
+    """Share of a volume that lies more than a voxel outside the body, 0 to 1."""
+    if not (mask & ~external).any():
+        return 0.0
+    box = box_around(mask, grid, 2 * max(grid.spacing_zyx_mm))
+    near = expanded(external[box], grid, max(grid.spacing_zyx_mm[1:])) if external[box].any() else external[box]
+    return int((mask[box] & ~near).sum()) / int(mask.sum())
 
 
 def _plausible(name: str, mask: NDArray[np.bool_], grid: Grid) -> list[Finding]:

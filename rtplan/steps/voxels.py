@@ -18,20 +18,16 @@ _ALONG_MM = 40.0  # how far the grid goes on beyond the targets along z: the rea
 def planning_grid(
     structures: StructureSet, names: tuple[str, ...], spacing_mm: float, *, along_mm: float = _ALONG_MM
 ) -> Grid:
-    """Isotropic grid over the body's cross-section, and along z over the named structures plus `along_mm`.
+    """Isotropic grid over the cross-section of body and named structures, and along z over the structures plus `along_mm`.
 
-    It never reaches beyond the body's own box by more than one voxel.
+    It never reaches beyond the box of body and named structures by more than one voxel.
     """
     body = np.argwhere(structures.external.mask)
-    wanted = np.zeros(structures.grid.shape_zyx[0], dtype=bool)
-    for name in names:
-        wanted |= structures[name].mask.any(axis=(1, 2))
-    rows = np.flatnonzero(wanted)
-    dz = structures.grid.spacing_zyx_mm[0]
-    first = max(body[:, 0].min(), rows.min() - along_mm / dz)
-    last = min(body[:, 0].max(), rows.max() + along_mm / dz)
-    low, high = body.min(axis=0).astype(float), body.max(axis=0).astype(float)
-    low[0], high[0] = first, last
+    named = np.argwhere(np.logical_or.reduce([structures[name].mask for name in names]))
+    both = np.concatenate([body, named])
+    along = along_mm / structures.grid.spacing_zyx_mm[0]
+    low, high = both.min(axis=0).astype(float), both.max(axis=0).astype(float)
+    low[0], high[0] = max(low[0], named[:, 0].min() - along), min(high[0], named[:, 0].max() + along)
     box_low = structures.grid.to_point_mm(low - 0.5)
     box_high = structures.grid.to_point_mm(high + 0.5)
     return grid_over(

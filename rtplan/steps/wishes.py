@@ -248,7 +248,7 @@ def holds(wishes: tuple[Wish, ...], rule: Normalisation) -> bool:
 
 
 def build_wishes(prescription: Prescription, samples: Mapping[str, Samples], *, room_gy: float) -> tuple[Wish, ...]:
-    """One wish for each goal of the prescription, on the structures' samples; none for an upper limit on one that is far.
+    """One wish for each goal of the prescription, on the structures' samples; no upper limits on one beyond the grid.
 
     Levels are `room_gy` inside the goals' limits, more where few voxels decide, for what grid and delivery will take.
     Raises PlanningFailed GOAL_WITHOUT_VOXELS for a structure that no voxel of the grid represents, GOAL_NOT_CONVEX for a
@@ -257,7 +257,7 @@ def build_wishes(prescription: Prescription, samples: Mapping[str, Samples], *, 
     found = []
     for goal in prescription.goals:
         own = samples[goal.structure]
-        if own.far and goal.sense == "<=":
+        if own.beyond and goal.sense == "<=":
             continue  # no beam comes near it: judged like all others, but nothing to bargain about
         if not own.mixing.shape[0]:
             raise PlanningFailed(
@@ -283,7 +283,7 @@ def build_ideals(prescription: Prescription, samples: Mapping[str, Samples], *, 
     """One wish for each ideal that a goal of the prescription names, at `IDEAL_SHARE` of what its limit may cost."""
     found = []
     for goal in prescription.goals:
-        if goal.ideal is not None and goal.ideal != goal.limit and not samples[goal.structure].far:
+        if goal.ideal is not None and goal.ideal != goal.limit and not samples[goal.structure].beyond:
             better = replace(goal, limit=goal.ideal)
             wish = _wish(better, samples[goal.structure], prescription.prescribed_gy(goal.structure), room_gy)
             found.append(replace(wish, is_ideal=True, price_cap=IDEAL_SHARE * wish.price_cap))

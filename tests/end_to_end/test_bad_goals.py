@@ -144,6 +144,25 @@ def test_a_goal_on_what_nobody_drew_is_named(bench: Bench):
     assert outcome.goals_total == 1
 
 
+def test_organs_that_no_beam_comes_near_are_judged_and_said(tmp_path: Path):
+    """One 60 mm below the target, one drawn in the air beside the patient: a plan, with both told and the second held.
+    mutants: no plan; either without its finding"""
+    low = block("Low", "ORGAN", (-6, -6, 6, 6), range(34, 40))
+    air = block("Air", "ORGAN", (62, 46, 72, 56), SLICES)
+    goals = [organ_goal("Low", "Mean[Gy] <= 10", 2), organ_goal("Air", "Mean[Gy] <= 10", 2)]
+    long = phantom(tmp_path, (43, 50, 50), 3.0)
+    outcome, out = long.plan("away", [TARGET, low, air], goals, ["Low", "Air"])
+    report = report_of(out)
+    assert verdicts(report) == {"PTV_5000 D95[Gy]": True, "Low Mean[Gy]": True, "Air Mean[Gy]": True}
+    said = {(f["code"], f["severity"], f["structure"]) for f in report["findings"] if f["code"].startswith("ORGAN_")}
+    assert said == {
+        ("ORGAN_NOT_OPTIMISED", "flag", "Low"),
+        ("ORGAN_NOT_OPTIMISED", "flag", "Air"),
+        ("ORGAN_OUTSIDE_BODY", "hold", "Air"),
+    }
+    assert any(line.startswith("ORGAN_OUTSIDE_BODY: 100 % of Air") for line in outcome.held)
+
+
 def test_a_target_of_one_voxel_is_refused_before_its_dose_is_calculated(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     # mutant: no look at the opening before the influence
     monkeypatch.setattr(type(shelf("rtplan.engines")["collapsed_cone"]), "influence", forbidden)

@@ -170,6 +170,20 @@ def test_contours_that_cancel_on_a_slice_of_a_target_are_refused():
     assert "z = -2 mm" in error.found
 
 
+@pytest.mark.parametrize(
+    ("right_mm", "severity"), [(50.0, None), (53.0, None), (56.0, "flag"), (66.0, "hold"), (78.0, "hold")]
+)
+def test_an_organ_outside_the_body_is_told_of_by_how_much_of_it_is(right_mm, severity):
+    """An organ 20 mm wide whose right edge comes out of a body that ends at 50 mm; a voxel of 2 mm beyond is the grain of
+    the grid. mutants: the voxel not allowed for; flag and hold exchanged; the share of the body instead of the organ's"""
+    protocol = replace(PROTOCOL, goals=(goal("Parotid_L", "Mean[Gy]", 26.0),))
+    organ = roi(3, "Parotid_L", (right_mm - 20.0, -10, right_mm, 10))
+    prescription, _ = prescribe(structures(BODY, TARGET, organ, protocol=protocol), protocol)
+    found = [f for f in prescription.findings if f.code == "ORGAN_OUTSIDE_BODY"]
+    assert [f.severity for f in found] == ([] if severity is None else [severity])
+    assert all(f.structure == "Parotid_L" and f.at_zyx and not BODY_MASK[f.at_zyx] for f in found)
+
+
 def test_sides_that_are_swapped_are_held():
     left, right = roi(4, "Parotid_L", (-40, 0, -30, 10)), roi(5, "Parotid_R", (30, 0, 40, 10))
     assert "LATERALITY_CONFLICT" in codes(structures(BODY, TARGET, left, right).findings)

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import small_plan
 
 from rtplan.domain.grid import Grid
+from rtplan.domain.structures import StructureSet
 from rtplan.steps import samples as module
 from rtplan.steps.samples import samples_in
 
 GRID = Grid((20, 30, 36), (3.0, 4.0, 4.0), (-70.0, -58.0, -28.0))
 
 
-@pytest.mark.parametrize(("lowest_mm", "far"), [(-20.0, False), (30.0, True), (-45.0, True)])
-def test_a_structure_beyond_the_grid_is_far(lowest_mm, far):
-    # mutants: never; what has no known voxel counts as far too
+@pytest.mark.parametrize(("lowest_mm", "beyond"), [(-20.0, False), (30.0, True), (-45.0, True)])
+def test_a_structure_above_or_below_the_grid_is_beyond_it(lowest_mm, beyond):
+    # mutants: never; what has no known voxel counts as beyond too
     structures = small_plan.structures()
     grid = Grid((10, 30, 36), (3.0, 4.0, 4.0), (-70.0, -58.0, lowest_mm))
-    assert samples_in(structures, "Parotid_L", grid, np.arange(grid.n_voxels)).far is far
+    assert samples_in(structures, "Parotid_L", grid, np.arange(grid.n_voxels)).beyond is beyond
     nothing_known = samples_in(structures, "Parotid_L", GRID, np.arange(3))
-    assert nothing_known.mixing.shape[0] == 0 and not nothing_known.far
+    assert nothing_known.mixing.shape[0] == 0 and not nothing_known.beyond
+
+
+def test_a_structure_in_air_is_beyond_the_grid():
+    # mutant: one that touches the body counts as beyond too
+    structures = small_plan.structures()
+    organ, external = structures["Parotid_L"], structures.external
+    for outside, beyond in ((organ.mask, True), (organ.mask & (np.cumsum(organ.mask) > 1).reshape(organ.mask.shape), False)):
+        others = tuple(s for s in structures if s.name != external.name)
+        cut = StructureSet(structures.grid, (*others, replace(external, mask=external.mask & ~outside)))
+        assert samples_in(cut, "Parotid_L", GRID, np.arange(3)).beyond is beyond
 
 
 @pytest.mark.parametrize("most", [20_000, 100])

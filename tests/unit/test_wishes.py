@@ -182,7 +182,7 @@ def test_a_goal_without_voxels_is_not_skipped():
 def test_an_organ_far_from_the_targets_is_judged_but_not_optimised():
     """An esophagus drawn from 60 mm below the targets on, where the optimiser's grid does not reach. mutants: no plan; its
     ideal kept; a lower limit dropped as well"""
-    far = Samples(np.empty(0, np.int64), sp.csr_matrix((0, 0)), 1.0, np.empty(0), far=True)
+    far = Samples(np.empty(0, np.int64), sp.csr_matrix((0, 0)), 1.0, np.empty(0), beyond=True)
     goals = tuple(replace(goal(text), ideal=20.0) for text in ("Mean[Gy] <= 26", "Max[Gy] <= 40"))
     assert wishes_of(*goals, organ=far) == ()
     prescription = SimpleNamespace(goals=goals, prescribed_gy=lambda structure: PRESCRIBED_GY)
