@@ -220,8 +220,8 @@ def modulated(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> M
     model = steps.run("influence", lambda: planning_model(inputs, patient, beams, grid_mm, backend, progress))
     judge = judging_dose(inputs, patient, backend)
     fluence, problem = steps.run("optimise", lambda: planning.ideal_fluence(model, progress))
-    plan = steps.run("sequence", lambda: planning.deliverable(model, fluence, problem, judge.measured, progress))
-    planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, plan, progress))
+    plan, dose = steps.run("sequence", lambda: planning.deliverable(model, fluence, problem, judge, progress))
+    planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, plan, dose, progress))
     bounds = steps.run("certify", lambda: planning.certificates(model, problem, fluence, planned.dose, progress))
     maps = planning.fluence_maps(fluence.beamlets, fluence.weights_mu)
     ideal = steps.run("ideal_dose", lambda: judge.of_fluence(maps, model.fractions))
@@ -239,7 +239,7 @@ def rotational(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> 
     judge = judging_dose(inputs, patient, backend)
     fluence, problem = steps.run("optimise", lambda: arc_planning.ideal_fluence(model, progress))
     plan = steps.run("sequence", lambda: arc_planning.deliverable(model, arcs, fluence, problem, judge.measured, progress))
-    planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, plan, progress))
+    planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, plan, judge.of(plan), progress))
     mu, dose = planned.plan.mu, planned.dose
     bounds = steps.run("certify", lambda: arc_planning.certificates(model, arcs, problem, fluence, mu, dose, progress))
     maps = arc_planning.fluence_maps(fluence)
@@ -265,7 +265,9 @@ def conformal(inputs: Inputs, patient: Patient, backend: str, steps: Steps) -> M
         ),
     )
     judge = judging_dose(inputs, patient, backend)
-    planned = steps.run("final_dose", lambda: normalised(inputs, patient, judge, made.plan, steps.progress))
+    planned = steps.run(
+        "final_dose", lambda: normalised(inputs, patient, judge, made.plan, judge.of(made.plan), steps.progress)
+    )
     solver = SolverSummary(made.objective_value, math.inf, made.iterations, made.converged)
     return Made(planned, made.beams, made.findings, solver)
 
@@ -373,10 +375,11 @@ def judging_dose(inputs: Inputs, patient: Patient, backend: str) -> JudgingDose:
     return JudgingDose(resample_density(patient.density, grid), inputs.machine, backend, ENGINE)
 
 
-def normalised(inputs: Inputs, patient: Patient, judge: JudgingDose, plan: DeliverablePlan, progress: Progress) -> Planned:
-    """The plan normalised by the protocol's rule, and its dose in final quality."""
-    dose = before = judge.of(plan)
-    factor = 1.0
+def normalised(
+    inputs: Inputs, patient: Patient, judge: JudgingDose, plan: DeliverablePlan, dose: Dose, progress: Progress
+) -> Planned:
+    """The plan normalised by the protocol's rule, and its dose; `dose` is that before, in final quality."""
+    before, factor = dose, 1.0
     if inputs.protocol.normalisation is not None:
         factor = normalisation_factor(inputs.protocol.normalisation, dose, patient.structures, patient.prescription)
         plan, dose = scaled_plan(plan, factor), scaled_dose(dose, factor)

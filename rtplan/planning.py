@@ -8,7 +8,7 @@ from what the optimiser's voxels show there is measured point by point in the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,9 +30,11 @@ from rtplan.errors import PlanningFailed
 from rtplan.registry import shelf
 from rtplan.steps.arc_apertures import raised_arcs
 from rtplan.steps.certificate import LowestOf, Question, certified, over_the_box
-from rtplan.steps.direct_aperture import optimise_apertures, with_new_segments
+from rtplan.steps.direct_aperture import Segments, optimise_apertures, with_new_segments
 from rtplan.steps.final_dose import LEAST_MU_MARGIN
 from rtplan.steps.fluence import plan_fluence
+from rtplan.steps.insistence import Standing, insisted, standing
+from rtplan.steps.judging import JudgingDose
 from rtplan.steps.optimise import Problem, neighbour_smoothness, optimise, uniform_weights
 from rtplan.steps.samples import Samples
 from rtplan.steps.sequence import first_segments, plan_of
@@ -44,16 +46,11 @@ Floats = NDArray[np.float64]
 BOUND_OVER_UNIFORM = 10.0  # no beamlet may carry more than this many times the fluence of equal weights
 FLUENCE_ROUNDS = (25, 35, 60)  # iterations between two measurements of the full dose
 IDEAL_ITERATIONS = 60  # more, for the protocol's ideals, where every goal is met
-# Rounds of apertures, each after a measurement: steps, whether segments come and go, whether on the grid that is judged.
-APERTURE_ROUNDS = (
-    (20, True, False),
-    (15, True, False),
-    (15, True, False),
-    (25, False, True),
-    (25, False, True),
-    (25, False, True),
-    (25, False, True),
-)
+SEGMENT_ROUNDS = (20, 15, 15)  # steps of apertures between two measurements of the full dose, while segments come and go
+JUDGED_STEPS = 25  # and between two on the grid that is judged
+FEWEST_ROUNDS, MOST_ROUNDS = 4, 11  # of these: more than the fewest only for goals that are missed
+PATIENCE = 5  # rounds without a better plan that end them
+FINAL_FROM = 3  # round from which on the dose is measured as it is judged, and plans are told apart
 INSISTENCE = 4.0  # price cap for apertures over that for the ideal fluence
 SMOOTHNESS = 0.1  # of the squared highest prescription, spread over pairs of beamlets that differ by the mean weight
 ROOM_GY = 0.3  # inside every limit: what the last rounding and the normalisation take
@@ -155,38 +152,19 @@ def _missed(problem: Problem, beamlet_mu: Floats) -> list[int]:
 def for_apertures(problem: Problem, fluence: FluencePlan) -> Problem:
     """The problem for apertures: what the ideal fluence kept is worth `INSISTENCE` times its price, for apertures may only
     cost what they must; what it could not keep is let go; and smoothness has done its work."""
-    insistent = _reachable(problem, fluence.weights_mu, above=-1)
-    wishes = tuple(
-        replace(new, price_cap=INSISTENCE * new.price_cap) if new is old else new
-        for new, old in zip(insistent.wishes, problem.wishes, strict=True)
-    )
+    dose = problem.dose_gy(problem.image(fluence.weights_mu))
+    reachable = (within_reach(w, p, dose) for w, p in zip(problem.wishes, problem.prices, strict=True))
+    wishes = tuple(w if w.let_go else replace(w, price_cap=INSISTENCE * w.price_cap) for w in reachable)
     return replace(problem, wishes=wishes, smoothness=None)
-
-
-def _reachable(problem: Problem, beamlet_mu: Floats, *, above: int) -> Problem:
-    """The problem with what all its price could not bring near its level let go, at what was reached: of the wishes whose
-    priority number is above `above`."""
-    dose = problem.dose_gy(problem.image(beamlet_mu))
-    wishes = tuple(
-        within_reach(w, p, dose) if w.goal.priority > above else w
-        for w, p in zip(problem.wishes, problem.prices, strict=True)
-    )
-    return replace(problem, wishes=wishes)
-
-
-def relieved(problem: Problem, beamlet_mu: Floats) -> Problem:
-    """The problem without what is out of reach and stands below a goal that is missed: chasing it may be why. Where nothing
-    above it is missed it is chased on. Ideals are given up for any goal that is missed."""
-    missed = _missed(problem, beamlet_mu)
-    return _reachable(_without_ideals(problem), beamlet_mu, above=min(missed)) if missed else problem
 
 
 def goals_first(problem: Problem, beamlet_mu: Floats) -> Problem:
     """The problem without ideals where a goal is missed."""
-    return _without_ideals(problem) if _missed(problem, beamlet_mu) else problem
+    return without_ideals(problem) if _missed(problem, beamlet_mu) else problem
 
 
-def _without_ideals(problem: Problem) -> Problem:
+def without_ideals(problem: Problem) -> Problem:
+    """The problem without the wishes and prices of ideals."""
     kept = [(w, p) for w, p in zip(problem.wishes, problem.prices, strict=True) if not w.is_ideal]
     return replace(problem, wishes=tuple(w for w, _ in kept), prices=tuple(p for _, p in kept))
 
@@ -234,36 +212,50 @@ def as_part(progress: Progress, part: int, parts: int) -> Progress:
 
 
 def deliverable(
-    model: PlanningModel,
-    fluence: FluencePlan,
-    problem: Problem,
-    dose_of: Callable[[DeliverablePlan], Dose],
-    progress: Progress,
-) -> DeliverablePlan:
-    """Segments that follow the ideal fluence, then optimised themselves, between measurements of the full dose.
+    model: PlanningModel, fluence: FluencePlan, problem: Problem, judge: JudgingDose, progress: Progress
+) -> tuple[DeliverablePlan, Dose]:
+    """Segments that follow the ideal fluence, then optimised themselves, between measurements of the full dose: the best
+    plan that was found, and its dose as it is judged.
 
-    `dose_of` gives the dose of a plan on the grid that it is judged on; it is used for the last measurements, which see the
-    CT's own voxels one by one.
+    The last rounds see the CT's own voxels one by one. They go on while a goal is missed that was not let go, and insist on
+    it; ideals are given up for it.
     """
-    machine = model.machine
-    budget = model.prescription.protocol.segments_per_beam
-    segments = first_segments(fluence, machine, segments_per_beam=budget, progress=progress)
-    problem = for_apertures(problem, fluence)
-    for part, (steps, adding, on_judging_grid) in enumerate(APERTURE_ROUNDS):
-        heard = as_part(progress, part, len(APERTURE_ROUNDS))
+    segments, problem = _with_segments(model, fluence, for_apertures(problem, fluence), progress)
+    best: tuple[DeliverablePlan, Dose, Standing] | None = None
+    part = found_in = 0
+    while True:
         plan = plan_of(segments, model.fractions)
-        if on_judging_grid:
-            problem = measured(model, problem, segments.fluence(), dose_of(plan))
-        else:
-            problem = corrected(model, problem, segments.fluence(), model.full_dose_gy(plan_fluence(plan, machine)))
-        least_mu = 0.0 if adding else LEAST_MU_MARGIN * machine.min_segment_mu
-        segments, problem = optimise_apertures(problem, segments, steps=steps, least_mu=least_mu, progress=heard)
-        if on_judging_grid:
-            problem = relieved(problem, segments.fluence())
-        if adding:
-            segments = segments.keeping(segments.mu > machine.min_segment_mu / 2)
-            segments = with_new_segments(problem, segments, budget * len(segments.fields), machine.min_segment_mu)
-    return plan_of(segments, model.fractions)
+        dose = judge.measured(plan) if part < FINAL_FROM else judge.of(plan)
+        stands = standing(dose, model.structures, model.prescription)
+        if part >= FINAL_FROM and (best is None or stands.no_worse_than(best[2])):
+            best, found_in = (plan, dose, stands), part
+        reachable = {w.goal for w in problem.wishes if not w.let_go}
+        done = part >= FEWEST_ROUNDS and not stands.goals & reachable
+        if best is not None and (done or part == MOST_ROUNDS or part - found_in == PATIENCE):
+            return best[0], best[1]
+        if part:
+            problem = insisted(without_ideals(problem) if stands.goals & reachable else problem, stands.goals)
+        problem = measured(model, problem, segments.fluence(), dose)
+        heard = as_part(progress, len(SEGMENT_ROUNDS) + part, len(SEGMENT_ROUNDS) + MOST_ROUNDS)
+        least_mu = LEAST_MU_MARGIN * model.machine.min_segment_mu
+        segments, problem = optimise_apertures(problem, segments, steps=JUDGED_STEPS, least_mu=least_mu, progress=heard)
+        part += 1
+
+
+def _with_segments(
+    model: PlanningModel, fluence: FluencePlan, problem: Problem, progress: Progress
+) -> tuple[Segments, Problem]:
+    """Segments after the rounds in which they come and go, and the problem as it then is."""
+    machine, budget = model.machine, model.prescription.protocol.segments_per_beam
+    segments = first_segments(fluence, machine, segments_per_beam=budget, progress=progress)
+    for part, steps in enumerate(SEGMENT_ROUNDS):
+        heard = as_part(progress, part, len(SEGMENT_ROUNDS) + MOST_ROUNDS)
+        full = model.full_dose_gy(plan_fluence(plan_of(segments, model.fractions), machine))
+        problem = corrected(model, problem, segments.fluence(), full)
+        segments, problem = optimise_apertures(problem, segments, steps=steps, least_mu=0.0, progress=heard)
+        segments = segments.keeping(segments.mu > machine.min_segment_mu / 2)
+        segments = with_new_segments(problem, segments, budget * len(segments.fields), machine.min_segment_mu)
+    return segments, problem
 
 
 def corrected(model: PlanningModel, problem: Problem, fluence_mu: Floats, full_gy: Floats) -> Problem:

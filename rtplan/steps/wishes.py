@@ -67,6 +67,8 @@ class Wish:
     contested: float = 0.0  # share of the volume that goals of higher priority want above an upper level
     is_ideal: bool = False  # of the goal's ideal, not of its limit: worth less, and nothing is missed without it
     beside_gy: Floats | None = None  # (n,) measured at each point beyond what the mixture of the rows shows there
+    let_go: bool = False  # its level is what was reached, not what is asked for
+    insistence: float = 1.0  # that the price cap was multiplied by since the apertures began
     unseen_gy: float = 0.0  # what the level already allows for: the goal's value on all CT voxels less that at the points
 
     def __post_init__(self) -> None:
@@ -233,7 +235,13 @@ def within_reach(wish: Wish, price: Price, dose_gy: Floats) -> Wish:
     if beyond <= OUT_OF_REACH_GY or spent(wish, price) < NEARLY_ALL:
         return wish
     slip = beyond + SLIP * abs(wish.level_gy)
-    return replace(wish, level_gy=wish.level_gy + (slip if wish.upper else -slip))
+    return replace(wish, level_gy=wish.level_gy + (slip if wish.upper else -slip), let_go=True)
+
+
+def insisted_on(wish: Wish, price: Price, factor: float) -> tuple[Wish, Price]:
+    """The wish with its price cap multiplied by `factor`, and the price that rises as much faster or slower."""
+    wish = replace(wish, price_cap=factor * wish.price_cap, insistence=factor * wish.insistence)
+    return wish, replace(price, stiffness=factor * price.stiffness)
 
 
 def holds(wishes: tuple[Wish, ...], rule: Normalisation) -> bool:

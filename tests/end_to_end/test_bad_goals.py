@@ -205,10 +205,12 @@ def test_two_separate_targets_have_one_isocentre_between_them(bench: Bench, name
 
 def test_a_target_that_touches_the_skin_is_planned_and_its_cold_skin_is_told(bench: Bench):
     # mutant: the coverage judged without the build-up
-    outcome, out = bench.plan("skin", [block("PTV_5000", "PTV", (-12, -53, 12, -33), SLICES)])
+    target = block("PTV_5000", "PTV", (-12, -53, 12, -33), SLICES)
+    outcome, out = bench.plan("skin", [target], [organ_goal("PTV_5000", "Min[Gy] >= 49", 1)])
     report = report_of(out)
-    assert report["targets"][0]["d99_gy"] < 47.5 < report["targets"][0]["d50_gy"]
-    assert (outcome.exit_code, verdicts(report)) == (3, {"PTV_5000 D95[Gy]": False})
+    assert report["targets"][0]["d99_gy"] < 48.0 < report["targets"][0]["d50_gy"]
+    assert (outcome.exit_code, verdicts(report)["PTV_5000 Min[Gy]"]) == (3, False)
+    assert any(line.startswith("PTV_5000 Min[Gy]") for line in outcome.missed)
 
 
 @pytest.mark.parametrize(("side", "sound_calls"), [("apply", 12), ("adjoint", 0)])

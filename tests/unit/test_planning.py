@@ -27,7 +27,6 @@ from rtplan.planning import (
     measured_wishes,
     plan_segments,
     plan_with_mu,
-    relieved,
     with_least_mu,
 )
 from rtplan.registry import shelf
@@ -188,22 +187,6 @@ def test_apertures_insist_on_what_the_fluence_kept_and_let_the_rest_go():
     assert after.wishes[1].level_gy >= 45.0
 
 
-@pytest.mark.parametrize(("above_gy", "let_go"), [(29.0, False), (31.0, True)])
-def test_what_is_out_of_reach_is_let_go_only_below_a_missed_goal(above_gy, let_go):
-    """A target's goal is kept or missed above an organ out of reach. mutants: always let go; never; the
-    target's own goal let go as well"""
-    sets = {"Target": (np.array([0]), np.ones(1)), "Organ": (np.array([1]), np.ones(1))}
-    target, organ = wishes_of(("Target", "Mean[Gy]", "<=", 30.0), ("Organ", "Mean[Gy]", "<=", 30.0), sets=sets)
-    wishes = (replace(target, goal=replace(target.goal, priority=1)), organ)
-    prices = tuple(Price(np.array([w.price_cap]), np.zeros(1, dtype=bool), 6.0) for w in wishes)
-    term = Term("x", shelf("rtplan.objectives")["overdose"](dose_gy=1.0), 1.0, np.array([0]), np.ones(1))
-    operator = SimpleNamespace(apply=lambda w: w)
-    problem = Problem(operator, (term,), 1, np.full(2, 99.0), wishes=wishes, prices=prices)
-    after = relieved(problem, np.array([above_gy, 45.0]))
-    assert after.wishes[0].level_gy == wishes[0].level_gy
-    assert (after.wishes[1].level_gy > 45.0) == let_go
-
-
 def of_one_target(limit_gy: float) -> Problem:
     """A target of one voxel with a goal on its mean and an ideal 5 Gy below."""
     (goal,) = wishes_of(("Target", "Mean[Gy]", "<=", limit_gy), sets={"Target": (np.array([0]), np.ones(1))})
@@ -239,17 +222,6 @@ def test_ideals_are_pursued_only_where_every_goal_is_met(monkeypatch, dose_gy, p
     ideal = [(IDEAL_ITERATIONS, [False, True])] if pursued else []
     assert seen == [(3, [False]), (4, [False]), *ideal]
     assert len(after.wishes) == len(after.prices) == (2 if pursued else 1)
-
-
-@pytest.mark.parametrize(("dose_gy", "kept"), [(29.0, True), (31.0, False)])
-def test_apertures_give_up_ideals_for_a_goal_that_is_missed(dose_gy, kept):
-    # mutants: an ideal counted as a missed goal; ideals kept at a goal's cost
-    problem = of_one_target(30.0)
-    ideal = replace(problem.wishes[0], is_ideal=True, level_gy=24.7)
-    problem = replace(problem, wishes=(*problem.wishes, ideal), prices=first_prices((problem.wishes[0], ideal)))
-    after = relieved(problem, np.array([dose_gy]))
-    assert [w.is_ideal for w in after.wishes] == ([False, True] if kept else [False])
-    assert len(after.prices) == len(after.wishes)
 
 
 @pytest.mark.parametrize(("dose_gy", "after_second"), [(29.0, [False, True]), (31.0, [False])])

@@ -357,6 +357,7 @@ def test_only_what_is_out_of_reach_is_let_go(text):
     assert away * (let_go.level_gy - wish.level_gy) > 10.0  # what was reached is kept, and a little less will do
     assert away * (let_go.level_gy - wish.level_gy) < 10.0 + 0.02 * wish.level_gy
     assert full_cost(let_go, everything, far) == 0.0
+    assert let_go.let_go and not wish.let_go
 
 
 def test_shares_that_do_not_sum_to_one_are_refused():
