@@ -240,7 +240,7 @@ def test_columns_that_leave_nothing_out_sum_to_the_full_superposition():
     assert np.abs(sum_of_columns - full).max() <= 1e-4 * full.max()
 
 
-def test_threads_do_not_change_a_bit():
+def test_threads_do_not_change_a_bit(all_threads):
     # mutant: as many partial sums as threads
     beam = Beam("b", 30.0, 10.0, 0.0, (0.0, 0.0, 0.0), 1000.0)
     operator = columns(lung_slab((14, 24, 24), (5.0, 5.0, 5.0)), beamlets_of(beam, 20.0, 10.0), "cpu")

@@ -71,7 +71,7 @@ def test_superpose_agrees_with_the_reference(name):
     np.testing.assert_allclose(deposited(name), expected, atol=2e-5 * expected.max())
 
 
-def test_superpose_does_not_depend_on_the_number_of_threads():
+def test_superpose_does_not_depend_on_the_number_of_threads(all_threads):
     # mutant: two threads in the lines of one row
     before = numba.get_num_threads()
     both = deposited("cpu")

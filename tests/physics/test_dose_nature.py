@@ -219,7 +219,7 @@ def test_a_calculation_gives_the_same_bits_again(backend):
     assert np.array_equal(calculate(image, field, backend=backend), calculate(image, field, backend=backend))
 
 
-def test_bits_do_not_depend_on_the_number_of_threads(monkeypatch):
+def test_bits_do_not_depend_on_the_number_of_threads(all_threads, monkeypatch):
     # mutant: as many lanes as threads
     image, field, one = block(patchwork()), open_field(35.0, 25.0, 15.0), beamlets_of(35.0)
     many = calculate(image, field), columns(image, one, "cpu").apply(np.ones(len(one)))
