@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rtplan.domain.dose import Dose, dose_in_mask
-from rtplan.domain.goals import Goal, evaluate_metric
+from rtplan.domain.dose import Dose
+from rtplan.domain.goals import Goal
 from rtplan.domain.prescription import Prescription
 from rtplan.domain.structures import StructureSet
-from rtplan.steps.final_dose import normalisation_factor
+from rtplan.steps.final_dose import normalisation_factor, scaled_dose
 from rtplan.steps.optimise import Problem
+from rtplan.steps.verify import judge_goals
 from rtplan.steps.wishes import insisted_on
 
 MORE = 2.0  # times the cap, for a goal that is missed after a round; as much less where a goal above it is missed
@@ -46,14 +47,14 @@ class Standing:
 
 def standing(dose: Dose, structures: StructureSet, prescription: Prescription) -> Standing:
     """How a plan of this dose (whole course, Gy) stands once it is normalised by the protocol's rule."""
-    rule, grid = prescription.protocol.normalisation, structures.grid
-    factor = 1.0 if rule is None else normalisation_factor(rule, dose, structures, prescription)
-    missed = []
-    for goal in prescription.goals:
-        voxels = factor * dose_in_mask(dose, structures[goal.structure].mask, grid)
-        value = evaluate_metric(goal.metric, voxels, grid.voxel_cc, prescription.prescribed_gy(goal.structure))
-        if not goal.met_by(value):
-            missed.append((goal, abs(value - goal.limit) / max(abs(goal.limit), 1.0)))
+    rule = prescription.protocol.normalisation
+    if rule is not None:
+        dose = scaled_dose(dose, normalisation_factor(rule, dose, structures, prescription))
+    missed = [
+        (result.goal, abs(result.value - result.goal.limit) / max(abs(result.goal.limit), 1.0))
+        for result in judge_goals(prescription.goals, structures, dose, prescription)
+        if result.value is not None and not result.met
+    ]
     priorities = [goal.priority for goal, _ in missed]
     counts = tuple(priorities.count(p) for p in sorted({goal.priority for goal in prescription.goals}))
     return Standing(tuple(missed), counts)
